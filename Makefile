@@ -1,0 +1,77 @@
+# `make help` lists the targets.
+
+SHELL := bash
+MODEL ?= Models/tiny.gguf
+HTTP ?= 127.0.0.1:8080
+PREFILL_WORKERS ?= 1
+DECODE_WORKERS ?= 1
+FOLDER ?= run/certificates
+HOSTS ?= localhost,127.0.0.1
+SEEDS ?= 1000
+FUZZ_FRAMES ?= 100000000
+
+# Tests at once; their own threads and processes share the cores too.
+export SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH ?= 4
+
+locations := source Scripts/locations.sh
+libraries := -Xlinker -rpath -Xlinker $$llama_library_folder
+
+.PHONY: help setup serve build test check lint tidy protocols-check format protocols \
+	certificates fuzz simulate tsan image clean
+.NOTPARALLEL:
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 18
+
+setup: ## install system packages, build libllama once
+	@Scripts/setup.sh
+
+serve: setup ## serve MODEL with all five services on this machine until Ctrl-C
+	$(locations) && swift build -c release $(libraries)
+	.build/release/pdserve up --model "$(MODEL)" --http $(HTTP) \
+		--prefill-workers $(PREFILL_WORKERS) --decode-workers $(DECODE_WORKERS)
+
+build: ## build everything, refuse imports that Package.swift does not declare
+	$(locations) && swift build --build-tests $(libraries) \
+		--explicit-target-dependency-import-check error
+
+test: setup ## run the whole suite; FILTER=name runs a part of it
+	$(locations) && swift test --disable-xctest $(libraries) $(if $(FILTER),--filter "$(FILTER)")
+
+check: setup lint protocols-check build tidy ## everything but the long tests
+
+lint: ## check the format of Swift, and shell scripts where shellcheck is there
+	@Scripts/lint.sh
+
+tidy: ## check sizes, layers and words of the tree
+	$(locations) && swift test --disable-xctest $(libraries) --filter TidyTests
+
+protocols-check: ## see that the generated message code is what pdserve.proto says
+	Scripts/protocols.sh --check
+
+format: ## format all Swift files in place
+	swift format --in-place --recursive --parallel Package.swift Sources Tests
+
+protocols: ## generate the message code from pdserve.proto
+	Scripts/protocols.sh
+
+certificates: ## make an authority and a certificate per role in FOLDER for HOSTS
+	$(locations) && swift build --product pdserve $(libraries)
+	.build/debug/pdserve certificates --folder "$(FOLDER)" --host "$(HOSTS)"
+
+fuzz: setup ## feed the wire decoder FUZZ_FRAMES damaged frames; FUZZ_SEED repeats a run
+	$(locations) && FUZZ_FRAMES=$(FUZZ_FRAMES) swift test -c release --disable-xctest \
+		$(libraries) --filter FrameFuzzTests
+
+simulate: setup ## run the simulated cluster with SEEDS different seeds
+	$(locations) && SEEDS=$(SEEDS) swift test -c release --disable-xctest $(libraries) \
+		--filter Simulation
+
+tsan: setup ## run the suite under the thread sanitizer
+	Scripts/tsan.sh
+
+image: ## build the container image that docker-compose.yml runs
+	docker build -f Docker/Dockerfile -t pdserve:local .
+
+clean: ## forget what was built here; libllama stays in its cache
+	rm -rf .build

@@ -1,0 +1,156 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// The layers, bottom to top.
+///
+/// A module imports only the layers listed here, never upward.
+enum Layer: String {
+    case cLibrary = "CLibraries"
+    case core = "Core"
+    case simulation = "Simulation"
+    case adapter = "Adapters"
+    case service = "Services"
+    case executable = "Executables"
+
+    var imports: [Layer] {
+        switch self {
+        case .cLibrary: [.cLibrary]
+        case .core: [.cLibrary, .core]
+        case .simulation: [.core, .simulation]
+        case .adapter: [.cLibrary, .core, .adapter]
+        case .service: [.core, .adapter]
+        case .executable: [.core, .adapter, .simulation, .service]
+        }
+    }
+}
+
+/// One row of the module table.
+struct Module {
+    var layer: Layer
+    var name: String
+    var uses: [String] = []
+    var products: [Target.Dependency] = []
+    /// Libraries without a pkg-config file of their own.
+    var linkedLibraries: [String] = []
+    /// Name of the pkg-config file, for modules that only import a system library.
+    var pkgConfig: String?
+    /// Debian package that brings the system library.
+    var debianPackage: String?
+
+    var path: String { "Sources/\(layer.rawValue)/\(name)" }
+}
+
+let argumentParser = Target.Dependency.product(
+    name: "ArgumentParser", package: "swift-argument-parser")
+let configuration = Target.Dependency.product(
+    name: "Configuration", package: "swift-configuration")
+let coreMetrics = Target.Dependency.product(name: "CoreMetrics", package: "swift-metrics")
+let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let metrics = Target.Dependency.product(name: "Metrics", package: "swift-metrics")
+let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let serviceLifecycle = Target.Dependency.product(
+    name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let unixSignals = Target.Dependency.product(
+    name: "UnixSignals", package: "swift-service-lifecycle")
+let yams = Target.Dependency.product(name: "Yams", package: "Yams")
+
+let modules: [Module] = [
+    // C libraries: each has exactly one importing Swift module.
+    Module(
+        layer: .cLibrary, name: "CProtobufC", pkgConfig: "libprotobuf-c",
+        debianPackage: "libprotobuf-c-dev"),
+    Module(layer: .cLibrary, name: "CZstd", pkgConfig: "libzstd", debianPackage: "libzstd-dev"),
+    Module(layer: .cLibrary, name: "COpenSSL", pkgConfig: "openssl", debianPackage: "libssl-dev"),
+    Module(layer: .cLibrary, name: "CLlama", pkgConfig: "llama"),
+
+    // Core: pure.
+    Module(layer: .core, name: "ServingTypes"),
+
+    // Simulation: all roles in virtual time.
+
+    // Adapters: move bytes, call C, read the host.
+
+    // Services: the shell of each role.
+
+    // Executables.
+]
+
+/// Test targets: the tested module and what else the tests use.
+let tests: [(name: String, uses: [String])] = [
+    ("ServingTypesTests", ["ServingTypes"]),
+    ("TidyTests", []),
+]
+
+/// Folders of test targets with files that a test compares with.
+let comparedFolders = ["WireProtocolTests": ["Golden"], "ScenarioTests": ["Scenarios"]]
+
+for module in modules {
+    for used in modules where module.uses.contains(used.name) {
+        precondition(
+            module.layer.imports.contains(used.layer),
+            "\(module.name) may not import \(used.name)")
+    }
+}
+
+let swiftSettings: [SwiftSetting] = [
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+]
+
+func target(for module: Module) -> Target {
+    if let pkgConfig = module.pkgConfig {
+        return .systemLibrary(
+            name: module.name, path: module.path, pkgConfig: pkgConfig,
+            providers: module.debianPackage.map { [.apt([$0])] })
+    }
+    let dependencies = module.uses.map { Target.Dependency.target(name: $0) } + module.products
+    if module.layer == .cLibrary {
+        return .target(
+            name: module.name, dependencies: dependencies, path: module.path,
+            linkerSettings: module.linkedLibraries.map { .linkedLibrary($0) })
+    }
+    if module.layer == .executable {
+        return .executableTarget(
+            name: module.name, dependencies: dependencies, path: module.path,
+            swiftSettings: swiftSettings)
+    }
+    return .target(
+        name: module.name, dependencies: dependencies, path: module.path,
+        swiftSettings: swiftSettings)
+}
+
+let package = Package(
+    name: "pdserve",
+    platforms: [.macOS(.v15)],
+    dependencies: [
+        .package(
+            url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1", traits: []),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(
+            url: "https://github.com/apple/swift-configuration", from: "1.4.0",
+            traits: ["CommandLineArguments"]),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(
+            url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+    ],
+    targets: modules.map(target(for:))
+        + tests.map { test in
+            .testTarget(
+                name: test.name,
+                dependencies: test.uses.map { .target(name: $0) },
+                path: "Tests/\(test.name)",
+                exclude: comparedFolders[test.name] ?? [],
+                swiftSettings: swiftSettings)
+        },
+    cxxLanguageStandard: .cxx17
+)

@@ -1,0 +1,69 @@
+/// Any message two processes exchange; the number of its kind is in the frame header.
+package enum ControlMessage: Hashable, Sendable {
+    case hello(Hello)
+    case refusal(Refusal)
+    case ping(Ping)
+    case pong(Pong)
+
+    case register(Register)
+    case heartbeat(Heartbeat)
+    case deregister(Deregister)
+    case subscribe(Subscribe)
+    case groupView(GroupView)
+    case healthReport(HealthReport)
+    case clusterStatusRequest(ClusterStatusRequest)
+    case clusterStatus(ClusterStatus)
+
+    case reserveKV(ReserveKV)
+    case reservationGranted(ReservationGranted)
+    case reservationRefused(ReservationRefused)
+    case prefillOffer(PrefillOffer)
+    case prefillAccepted(PrefillAccepted)
+    case prefillRejected(PrefillRejected)
+    case slotsOpen(SlotsOpen)
+    case kvRoomOpen(KVRoomOpen)
+    case tokenBatch(TokenBatch)
+    case requestFailed(RequestFailed)
+    case cancelRequest(CancelRequest)
+
+    case kvOffer(KVOffer)
+    case kvGrant(KVGrant)
+    case kvChunk(KVChunk)
+    case kvEnd(KVEnd)
+    case kvDone(KVDone)
+    case kvAbort(KVAbort)
+
+    package var kind: MessageKind {
+        switch self {
+        case .hello: .hello
+        case .refusal: .refusal
+        case .ping: .ping
+        case .pong: .pong
+        case .register: .register
+        case .heartbeat: .heartbeat
+        case .deregister: .deregister
+        case .subscribe: .subscribe
+        case .groupView: .groupView
+        case .healthReport: .healthReport
+        case .clusterStatusRequest: .clusterStatusRequest
+        case .clusterStatus: .clusterStatus
+        case .reserveKV: .reserveKV
+        case .reservationGranted: .reservationGranted
+        case .reservationRefused: .reservationRefused
+        case .prefillOffer: .prefillOffer
+        case .prefillAccepted: .prefillAccepted
+        case .prefillRejected: .prefillRejected
+        case .slotsOpen: .slotsOpen
+        case .kvRoomOpen: .kvRoomOpen
+        case .tokenBatch: .tokenBatch
+        case .requestFailed: .requestFailed
+        case .cancelRequest: .cancelRequest
+        case .kvOffer: .kvOffer
+        case .kvGrant: .kvGrant
+        case .kvChunk: .kvChunk
+        case .kvEnd: .kvEnd
+        case .kvDone: .kvDone
+        case .kvAbort: .kvAbort
+        }
+    }
+}

@@ -1,0 +1,150 @@
+/// The part of a request that both workers need.
+///
+/// The tokens themselves (prompt, then output of earlier attempts) are the frame's payload.
+package struct AttemptTerms: Hashable, Sendable {
+    package var attempt: AttemptID
+    /// How many tokens at the end of the payload are output of earlier attempts.
+    package var outputTokens: Int
+    /// How many tokens may still be generated, the first one included; at least 1.
+    package var maximumNewTokens: Int
+    package var sampling: SamplingParameters
+    /// Time left until the request must have ended.
+    package var deadline: Duration
+
+    package init(
+        attempt: AttemptID, outputTokens: Int, maximumNewTokens: Int,
+        sampling: SamplingParameters, deadline: Duration
+    ) {
+        self.attempt = attempt
+        self.outputTokens = outputTokens
+        self.maximumNewTokens = maximumNewTokens
+        self.sampling = sampling
+        self.deadline = deadline
+    }
+}
+
+/// Gateway to decode-worker: promise room for the sequence's KV.
+///
+/// Payload: the tokens.
+package struct ReserveKV: Hashable, Sendable {
+    package var terms: AttemptTerms
+    package init(terms: AttemptTerms) { self.terms = terms }
+}
+
+/// Decode-worker to gateway: the room is promised until the deadline.
+package struct ReservationGranted: Hashable, Sendable {
+    package var attempt: AttemptID
+    /// The prefill-worker shows it when it brings the KV.
+    package var secret: ReservationSecret
+    package var kvBytes: Int
+
+    package init(attempt: AttemptID, secret: ReservationSecret, kvBytes: Int) {
+        self.attempt = attempt
+        self.secret = secret
+        self.kvBytes = kvBytes
+    }
+}
+
+/// Decode-worker to gateway: no room, or not possible at all.
+package struct ReservationRefused: Hashable, Sendable {
+    package var attempt: AttemptID
+    package var code: FailureCode
+    package var neededBytes: Int
+    package var freeBytes: Int
+
+    package init(attempt: AttemptID, code: FailureCode, neededBytes: Int, freeBytes: Int) {
+        self.attempt = attempt
+        self.code = code
+        self.neededBytes = neededBytes
+        self.freeBytes = freeBytes
+    }
+}
+
+/// Gateway to prefill-worker: compute this prompt now, or say no at once.
+///
+/// Payload: the tokens.
+package struct PrefillOffer: Hashable, Sendable {
+    package var terms: AttemptTerms
+    package var decodeInstance: InstanceID
+    package var decodeBulkAddress: NetworkAddress
+    package var secret: ReservationSecret
+
+    package init(
+        terms: AttemptTerms, decodeInstance: InstanceID, decodeBulkAddress: NetworkAddress,
+        secret: ReservationSecret
+    ) {
+        self.terms = terms
+        self.decodeInstance = decodeInstance
+        self.decodeBulkAddress = decodeBulkAddress
+        self.secret = secret
+    }
+}
+
+/// Prefill-worker to gateway: the prompt has a slot.
+package struct PrefillAccepted: Hashable, Sendable {
+    package var attempt: AttemptID
+    package init(attempt: AttemptID) { self.attempt = attempt }
+}
+
+/// Prefill-worker to gateway: no slot is free, or the prompt can't be computed here.
+package struct PrefillRejected: Hashable, Sendable {
+    package var attempt: AttemptID
+    package var code: FailureCode
+    package var reason: String
+
+    package init(attempt: AttemptID, code: FailureCode, reason: String) {
+        self.attempt = attempt
+        self.code = code
+        self.reason = reason
+    }
+}
+
+/// Prefill-worker to gateways: slots are free again after a rejection.
+package struct SlotsOpen: Hashable, Sendable {
+    package var freePrefillSlots: Int
+    package init(freePrefillSlots: Int) { self.freePrefillSlots = freePrefillSlots }
+}
+
+/// Decode-worker to gateways: KV room is free again after a refusal.
+package struct KVRoomOpen: Hashable, Sendable {
+    package var freeKVBytes: Int
+    package init(freeKVBytes: Int) { self.freeKVBytes = freeKVBytes }
+}
+
+/// Worker to gateway: sampled tokens in order.
+package struct TokenBatch: Hashable, Sendable {
+    package var attempt: AttemptID
+    /// Index of the first token here in the request's whole output, earlier attempts included.
+    package var firstIndex: Int
+    package var tokens: [TokenOutput]
+    /// Set when no token follows from anybody.
+    package var finish: FinishReason?
+
+    package init(
+        attempt: AttemptID, firstIndex: Int, tokens: [TokenOutput], finish: FinishReason? = nil
+    ) {
+        self.attempt = attempt
+        self.firstIndex = firstIndex
+        self.tokens = tokens
+        self.finish = finish
+    }
+}
+
+/// Worker to gateway: this attempt ended without a result.
+package struct RequestFailed: Hashable, Sendable {
+    package var attempt: AttemptID
+    package var code: FailureCode
+    package var reason: String
+
+    package init(attempt: AttemptID, code: FailureCode, reason: String) {
+        self.attempt = attempt
+        self.code = code
+        self.reason = reason
+    }
+}
+
+/// Gateway to worker: stop this attempt and free what it holds.
+package struct CancelRequest: Hashable, Sendable {
+    package var attempt: AttemptID
+    package init(attempt: AttemptID) { self.attempt = attempt }
+}
