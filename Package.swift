@@ -62,12 +62,21 @@ let modules: [Module] = [
     Module(
         layer: .cLibrary, name: "CProtobufC", pkgConfig: "libprotobuf-c",
         debianPackage: "libprotobuf-c-dev"),
+    Module(layer: .cLibrary, name: "CWireMessages", uses: ["CProtobufC"]),
+    Module(layer: .cLibrary, name: "CChecksums"),
+    Module(layer: .cLibrary, name: "CBytePlanes"),
     Module(layer: .cLibrary, name: "CZstd", pkgConfig: "libzstd", debianPackage: "libzstd-dev"),
     Module(layer: .cLibrary, name: "COpenSSL", pkgConfig: "openssl", debianPackage: "libssl-dev"),
     Module(layer: .cLibrary, name: "CLlama", pkgConfig: "llama"),
 
     // Core: pure.
     Module(layer: .core, name: "ServingTypes"),
+    Module(
+        layer: .core, name: "WireProtocol",
+        uses: ["ServingTypes", "CWireMessages", "CProtobufC", "CChecksums"]),
+    Module(
+        layer: .core, name: "KVTransfer",
+        uses: ["ServingTypes", "WireProtocol", "CZstd", "CBytePlanes"]),
 
     // Simulation: all roles in virtual time.
 
@@ -81,6 +90,8 @@ let modules: [Module] = [
 /// Test targets: the tested module and what else the tests use.
 let tests: [(name: String, uses: [String])] = [
     ("ServingTypesTests", ["ServingTypes"]),
+    ("WireProtocolTests", ["WireProtocol", "ServingTypes", "CChecksums"]),
+    ("KVTransferTests", ["KVTransfer", "WireProtocol", "ServingTypes", "CBytePlanes"]),
     ("TidyTests", []),
 ]
 

@@ -1,0 +1,39 @@
+package import ServingTypes
+
+/// Every bound of frames and messages; both directions check them.
+package enum WireLimits {
+    package static let identifierBytes = InstanceID.maximumBytes
+    /// Longest host name of DNS, or a numeric address.
+    package static let hostBytes = 255
+    /// Names of models, devices and products.
+    package static let nameBytes = 256
+    /// Longer reasons are cut when a message is written: the message matters more.
+    package static let reasonBytes = 2 << 10
+    /// Tokens of one sequence.
+    package static let tokens = 1 << 20
+    /// Bytes of memory of one process or host: 1 PiB.
+    package static let memoryBytes = 1 << 50
+    /// Slots, sequences and cores of one process or host.
+    package static let slots = 1 << 16
+    /// Time left of a request, and ages.
+    package static let durationMilliseconds = 24 * 3_600_000
+
+    package static let members = 4096
+    package static let hosts = 1024
+    package static let gateways = 1024
+    package static let devices = 256
+    package static let findings = 1024
+    package static let batchTokens = 4096
+    package static let alternatives = 64
+    package static let logitBiases = 4096
+    package static let logitBias: Float = 1000
+    package static let repeatPenalty: Float = 10
+
+    /// Memory that reading or writing one control message may take besides its Swift value.
+    ///
+    /// The C structs of valid messages take up to eight times their bytes on the wire; a message
+    /// of empty parts takes a hundred times, and is refused.
+    package static func arenaBytes(_ kind: MessageKind) -> Int {
+        min(16 * kind.maximumControlBytes, 8 << 20)
+    }
+}

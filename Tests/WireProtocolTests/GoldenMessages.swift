@@ -1,0 +1,132 @@
+import ServingTypes
+
+/// One message of every kind with every field set, for the golden bytes.
+enum GoldenMessages {
+    static let all: [ControlMessage] = connection + membership + request + transfer
+
+    private static let connection: [ControlMessage] = [
+        .hello(
+            Hello(
+                cluster: "home", role: .decodeWorker, instance: instance, incarnation: 0x1122,
+                fingerprint: fingerprint, productVersion: "1.2.3")),
+        .refusal(Refusal(code: .cluster, reason: "another cluster")),
+        .ping(Ping(number: 300)),
+        .pong(Pong(number: 300, status: status)),
+    ]
+
+    private static let membership: [ControlMessage] = [
+        .register(Register(description: description, status: status)),
+        .heartbeat(Heartbeat(status: status)),
+        .deregister(Deregister(reason: "drained")),
+        .subscribe(Subscribe()),
+        .groupView(view),
+        .healthReport(report),
+        .clusterStatusRequest(ClusterStatusRequest()),
+        .clusterStatus(
+            ClusterStatus(view: view, hosts: [report], gateways: [InstanceID("gateway-1")])),
+    ]
+
+    private static let request: [ControlMessage] = [
+        .reserveKV(ReserveKV(terms: terms)),
+        .reservationGranted(
+            ReservationGranted(attempt: attempt, secret: secret, kvBytes: 1 << 30)),
+        .reservationRefused(
+            ReservationRefused(
+                attempt: attempt, code: .noKVRoom, neededBytes: 1 << 30, freeBytes: 1 << 20)),
+        .prefillOffer(
+            PrefillOffer(
+                terms: terms, decodeInstance: instance,
+                decodeBulkAddress: NetworkAddress(host: "10.0.0.2", port: 7401),
+                secret: secret)),
+        .prefillAccepted(PrefillAccepted(attempt: attempt)),
+        .prefillRejected(
+            PrefillRejected(attempt: attempt, code: .busy, reason: "no slot is free")),
+        .slotsOpen(SlotsOpen(freePrefillSlots: 2)),
+        .kvRoomOpen(KVRoomOpen(freeKVBytes: 1 << 32)),
+        .tokenBatch(
+            TokenBatch(attempt: attempt, firstIndex: 41, tokens: [output], finish: .length)),
+        .requestFailed(
+            RequestFailed(attempt: attempt, code: .engine, reason: "the device is lost")),
+        .cancelRequest(CancelRequest(attempt: attempt)),
+    ]
+
+    private static let transfer: [ControlMessage] = [
+        .kvOffer(
+            KVOffer(attempt: attempt, secret: secret, fingerprint: fingerprint, tokens: 700)),
+        .kvGrant(KVGrant(attempt: attempt, heldTokens: 128, maximumChunkBytes: 1 << 26)),
+        .kvChunk(KVChunk(attempt: attempt, tokenStart: 128, tokenCount: 512)),
+        .kvEnd(KVEnd(attempt: attempt, tokens: 700, firstToken: output)),
+        .kvDone(KVDone(attempt: attempt, code: .transfer, reason: "a checksum is wrong")),
+        .kvAbort(KVAbort(attempt: attempt, reason: "cancelled")),
+    ]
+
+    private static let instance = InstanceID("decode-worker-1")
+    private static let attempt = AttemptID(
+        request: RequestID(high: 0x0011_2233_4455_6677, low: 0x8899_aabb_ccdd_eeff), number: 2)
+    private static let secret = ReservationSecret(
+        high: 0x0102_0304_0506_0708, low: 0x090a_0b0c_0d0e_0f10)
+    private static let fingerprint = ModelFingerprint([UInt8](0x40..<0x60))
+    private static let output = TokenOutput(
+        token: 128_009, logprob: -0.5,
+        alternatives: [
+            TokenLogprob(token: 128_009, logprob: -0.5), TokenLogprob(token: 13, logprob: -2),
+        ])
+    private static let view = GroupView(
+        epoch: 3, version: 17,
+        members: [
+            GroupMember(
+                description: description, state: .suspect, status: status,
+                reason: "no heartbeat for 3 s")
+        ])
+    private static let report = HealthReport(
+        host: HostReading(
+            host: "anna", cores: 64, busyFraction: 0.25, loadAverage: 12.5,
+            totalMemoryBytes: 1 << 38, availableMemoryBytes: 1 << 37,
+            devices: [
+                DeviceReading(
+                    name: "Ascend 910B", kind: "NPU", totalMemoryBytes: 1 << 36,
+                    freeMemoryBytes: 1 << 35)
+            ]),
+        findings: [
+            WorkerFinding(
+                instance: instance, incarnation: 0x1122, isResponding: true,
+                silentMilliseconds: 250, reason: "no progress")
+        ])
+    private static let description = InstanceDescription(
+        instance: instance, role: .decodeWorker, incarnation: 0x1122, host: "anna",
+        controlAddress: NetworkAddress(host: "10.0.0.2", port: 7400),
+        bulkAddress: NetworkAddress(host: "fd00::2", port: 7401), modelName: "qwen2.5-0.5b",
+        fingerprint: fingerprint, contextTokens: 32_768, kvBytesPerToken: 12_288,
+        kvCapacityBytes: 1 << 33, prefillSlots: 4, decodeSequences: 64, device: "CANN0")
+
+    private static let status: InstanceStatus = {
+        var status = InstanceStatus()
+        status.freePrefillSlots = 3
+        status.runningSequences = 5
+        status.freeKVBytes = 1 << 32
+        status.reservedKVBytes = 1 << 20
+        status.engineSteps = 1_000_000
+        status.stepAgeMilliseconds = 12
+        status.isDraining = true
+        return status
+    }()
+
+    private static let terms: AttemptTerms = {
+        var sampling = SamplingParameters()
+        sampling.temperature = 0.5
+        sampling.topK = 40
+        sampling.topP = 0.75
+        sampling.minP = 0.125
+        sampling.repeatPenalty = 1.25
+        sampling.penaltyWindowTokens = -1
+        sampling.frequencyPenalty = 0.25
+        sampling.presencePenalty = -0.25
+        sampling.seed = 0xfeed
+        sampling.logitBias = [LogitBias(token: 7, bias: -100)]
+        sampling.topLogprobs = 2
+        sampling.ignoresEndOfGeneration = true
+        return AttemptTerms(
+            attempt: attempt, outputTokens: 5, maximumNewTokens: 100, sampling: sampling,
+            deadline: .milliseconds(30_000))
+    }()
+}

@@ -1,0 +1,254 @@
+import ServingTypes
+
+/// Valid messages of every kind with random contents, ends of ranges included.
+struct SampleMessages {
+    var random: SeededGenerator
+
+    init(seed: UInt64) { random = SeededGenerator(seed: seed) }
+
+    mutating func message(_ kind: MessageKind) -> ControlMessage {
+        switch kind {
+        case .hello, .refusal, .ping, .pong: connectionMessage(kind)
+        case .register, .heartbeat, .deregister, .subscribe, .groupView, .healthReport,
+            .clusterStatusRequest, .clusterStatus:
+            membershipMessage(kind)
+        case .kvOffer, .kvGrant, .kvChunk, .kvEnd, .kvDone, .kvAbort: transferMessage(kind)
+        default: requestMessage(kind)
+        }
+    }
+
+    private mutating func connectionMessage(_ kind: MessageKind) -> ControlMessage {
+        switch kind {
+        case .hello:
+            .hello(
+                Hello(
+                    protocolVersion: UInt32(truncatingIfNeeded: number()), cluster: name(),
+                    role: element(Role.allCases), instance: instance(), incarnation: number(),
+                    fingerprint: flip() ? fingerprint() : nil, productVersion: text(64)))
+        case .refusal: .refusal(Refusal(code: code(), reason: text(300)))
+        case .ping: .ping(Ping(number: number()))
+        default: .pong(Pong(number: number(), status: flip() ? status() : nil))
+        }
+    }
+
+    private mutating func membershipMessage(_ kind: MessageKind) -> ControlMessage {
+        switch kind {
+        case .register: .register(Register(description: description(), status: status()))
+        case .heartbeat: .heartbeat(Heartbeat(status: status()))
+        case .deregister: .deregister(Deregister(reason: text(100)))
+        case .subscribe: .subscribe(Subscribe())
+        case .groupView: .groupView(view())
+        case .healthReport: .healthReport(report())
+        case .clusterStatusRequest: .clusterStatusRequest(ClusterStatusRequest())
+        default:
+            .clusterStatus(
+                ClusterStatus(
+                    view: view(), hosts: list(2) { $0.report() },
+                    gateways: list(3) { $0.instance() }))
+        }
+    }
+
+    private mutating func requestMessage(_ kind: MessageKind) -> ControlMessage {
+        switch kind {
+        case .reserveKV: .reserveKV(ReserveKV(terms: terms()))
+        case .reservationGranted:
+            .reservationGranted(
+                ReservationGranted(attempt: attempt(), secret: secret(), kvBytes: bytes()))
+        case .reservationRefused:
+            .reservationRefused(
+                ReservationRefused(
+                    attempt: attempt(), code: code(), neededBytes: bytes(), freeBytes: bytes()))
+        case .prefillOffer:
+            .prefillOffer(
+                PrefillOffer(
+                    terms: terms(), decodeInstance: instance(), decodeBulkAddress: address(),
+                    secret: secret()))
+        case .prefillAccepted: .prefillAccepted(PrefillAccepted(attempt: attempt()))
+        case .prefillRejected:
+            .prefillRejected(
+                PrefillRejected(attempt: attempt(), code: code(), reason: text(80)))
+        case .slotsOpen: .slotsOpen(SlotsOpen(freePrefillSlots: count(1 << 16)))
+        case .kvRoomOpen: .kvRoomOpen(KVRoomOpen(freeKVBytes: bytes()))
+        case .tokenBatch:
+            .tokenBatch(
+                TokenBatch(
+                    attempt: attempt(), firstIndex: count(1 << 20),
+                    tokens: list(4) { $0.output() },
+                    finish: element([nil, .stop, .length])))
+        case .requestFailed:
+            .requestFailed(RequestFailed(attempt: attempt(), code: code(), reason: text(80)))
+        default: .cancelRequest(CancelRequest(attempt: attempt()))
+        }
+    }
+
+    private mutating func transferMessage(_ kind: MessageKind) -> ControlMessage {
+        switch kind {
+        case .kvOffer:
+            .kvOffer(
+                KVOffer(
+                    attempt: attempt(), secret: secret(), fingerprint: fingerprint(),
+                    tokens: 1 + count((1 << 20) - 1)))
+        case .kvGrant:
+            .kvGrant(
+                KVGrant(
+                    attempt: attempt(), heldTokens: count(1 << 20),
+                    maximumChunkBytes: 1 + count((1 << 30) - 1)))
+        case .kvChunk:
+            .kvChunk(
+                KVChunk(
+                    attempt: attempt(), tokenStart: count(1 << 20),
+                    tokenCount: 1 + count((1 << 20) - 1)))
+        case .kvEnd:
+            .kvEnd(
+                KVEnd(
+                    attempt: attempt(), tokens: 1 + count((1 << 20) - 1), firstToken: output()))
+        case .kvDone:
+            .kvDone(
+                KVDone(attempt: attempt(), code: flip() ? code() : nil, reason: text(40)))
+        default: .kvAbort(KVAbort(attempt: attempt(), reason: text(40)))
+        }
+    }
+
+    // ---- Parts ----
+
+    private mutating func description() -> InstanceDescription {
+        InstanceDescription(
+            instance: instance(), role: element(Role.allCases), incarnation: number(),
+            host: text(40), controlAddress: address(), bulkAddress: address(),
+            modelName: text(60), fingerprint: fingerprint(), contextTokens: count(1 << 20),
+            kvBytesPerToken: bytes(), kvCapacityBytes: bytes(), prefillSlots: count(1 << 16),
+            decodeSequences: count(1 << 16), device: text(40))
+    }
+
+    private mutating func status() -> InstanceStatus {
+        var status = InstanceStatus()
+        status.freePrefillSlots = count(1 << 16)
+        status.runningSequences = count(1 << 16)
+        status.freeKVBytes = bytes()
+        status.reservedKVBytes = bytes()
+        status.engineSteps = number()
+        status.stepAgeMilliseconds = number()
+        status.isDraining = flip()
+        return status
+    }
+
+    private mutating func view() -> GroupView {
+        GroupView(
+            epoch: number(), version: number(),
+            members: list(3) { samples in
+                GroupMember(
+                    description: samples.description(),
+                    state: samples.element([.serving, .draining, .suspect, .down]),
+                    status: samples.status(), reason: samples.text(50))
+            })
+    }
+
+    private mutating func report() -> HealthReport {
+        let host = HostReading(
+            host: text(40), cores: UInt32(truncatingIfNeeded: number()),
+            busyFraction: element([0, 1, 0.25, Double(count(1000)) / 1000]),
+            loadAverage: element([0, 1e9, 3.25]), totalMemoryBytes: number(),
+            availableMemoryBytes: number(),
+            devices: list(3) { samples in
+                DeviceReading(
+                    name: samples.text(30), kind: "GPU", totalMemoryBytes: samples.number(),
+                    freeMemoryBytes: samples.number())
+            })
+        let findings = list(3) { samples in
+            WorkerFinding(
+                instance: samples.instance(), incarnation: samples.number(),
+                isResponding: samples.flip(), silentMilliseconds: samples.number(),
+                reason: samples.text(30))
+        }
+        return HealthReport(host: host, findings: findings)
+    }
+
+    private mutating func terms() -> AttemptTerms {
+        AttemptTerms(
+            attempt: attempt(), outputTokens: count(1 << 20),
+            maximumNewTokens: 1 + count((1 << 20) - 1), sampling: sampling(),
+            deadline: .milliseconds(count(24 * 3_600_000)))
+    }
+
+    private mutating func sampling() -> SamplingParameters {
+        var sampling = SamplingParameters()
+        sampling.temperature = element([0, 2, 0.7])
+        sampling.topK = Int32(count(1 << 20))
+        sampling.topP = element([0, 1, 0.95])
+        sampling.minP = element([0, 1, 0.05])
+        sampling.repeatPenalty = element([0.5, 1, 1.1, 10])
+        sampling.penaltyWindowTokens = element([-1, 0, 64, 1 << 20])
+        sampling.frequencyPenalty = element([-2, 0, 2])
+        sampling.presencePenalty = element([-2, 0, 2])
+        sampling.seed = number()
+        sampling.logitBias = list(4) { samples in
+            LogitBias(token: samples.token(), bias: samples.element([-100, 0.5, 1000]))
+        }
+        sampling.topLogprobs = element([nil, 0, 5, 64])
+        sampling.ignoresEndOfGeneration = flip()
+        return sampling
+    }
+
+    private mutating func output() -> TokenOutput {
+        TokenOutput(
+            token: token(), logprob: element([nil, 0, -1.5]),
+            alternatives: list(3) { samples in
+                TokenLogprob(token: samples.token(), logprob: samples.element([-0.25, -20]))
+            })
+    }
+
+    private mutating func attempt() -> AttemptID {
+        AttemptID(
+            request: RequestID(high: number(), low: number()),
+            number: UInt32(truncatingIfNeeded: number()))
+    }
+
+    private mutating func secret() -> ReservationSecret {
+        ReservationSecret(high: number(), low: number())
+    }
+
+    private mutating func fingerprint() -> ModelFingerprint {
+        ModelFingerprint((0..<32).map { _ in UInt8(truncatingIfNeeded: random.next()) })
+    }
+
+    private mutating func address() -> NetworkAddress {
+        NetworkAddress(host: name(), port: count(65535))
+    }
+
+    private mutating func code() -> FailureCode { element(FailureCode.allCases) }
+    private mutating func instance() -> InstanceID { InstanceID(name()) }
+    private mutating func token() -> TokenID { TokenID(count(Int(TokenID.max))) }
+    private mutating func bytes() -> Int { count(1 << 50) }
+    private mutating func flip() -> Bool { random.below(2) == 0 }
+
+    private mutating func number() -> UInt64 { random.next() >> UInt64(random.below(64)) }
+
+    /// 0…limit, both ends often.
+    private mutating func count(_ limit: Int) -> Int {
+        switch random.below(8) {
+        case 0: 0
+        case 1: limit
+        default: random.below(limit) >> random.below(20)
+        }
+    }
+
+    private mutating func name() -> String { "n" + text(30) }
+
+    /// Text of at most `limit` bytes with characters of one to four bytes.
+    private mutating func text(_ limit: Int) -> String {
+        let characters = ["a", "Z", "-", "7", "é", "語", "🙂", " "]
+        var text = ""
+        for _ in 0..<random.below(limit / 4) { text += characters[random.below(8)] }
+        return text
+    }
+
+    private mutating func element<Element>(_ elements: [Element]) -> Element {
+        elements[random.below(elements.count)]
+    }
+
+    private mutating func list<Element>(
+        _ limit: Int, _ make: (inout SampleMessages) -> Element
+    ) -> [Element] {
+        (0..<random.below(limit + 1)).map { _ in make(&self) }
+    }
+}
