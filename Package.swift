@@ -68,9 +68,13 @@ let modules: [Module] = [
     Module(layer: .cLibrary, name: "CZstd", pkgConfig: "libzstd", debianPackage: "libzstd-dev"),
     Module(layer: .cLibrary, name: "COpenSSL", pkgConfig: "openssl", debianPackage: "libssl-dev"),
     Module(layer: .cLibrary, name: "CLlama", pkgConfig: "llama"),
+    Module(
+        layer: .cLibrary, name: "CLlamaCommon", uses: ["CLlama"],
+        linkedLibraries: ["llama-common"]),
 
     // Core: pure.
     Module(layer: .core, name: "ServingTypes"),
+    Module(layer: .core, name: "InferenceEngine", uses: ["ServingTypes"]),
     Module(
         layer: .core, name: "WireProtocol",
         uses: ["ServingTypes", "CWireMessages", "CProtobufC", "CChecksums"]),
@@ -81,6 +85,14 @@ let modules: [Module] = [
     // Simulation: all roles in virtual time.
 
     // Adapters: move bytes, call C, read the host.
+    Module(
+        layer: .adapter, name: "EngineRuntime", uses: ["ServingTypes", "InferenceEngine"]),
+    Module(
+        layer: .adapter, name: "LlamaEngine",
+        uses: ["ServingTypes", "InferenceEngine", "EngineRuntime", "CLlama", "CLlamaCommon"]),
+    Module(
+        layer: .adapter, name: "SimulatedEngine",
+        uses: ["ServingTypes", "InferenceEngine", "EngineRuntime"]),
 
     // Services: the shell of each role.
 
@@ -93,6 +105,16 @@ let tests: [(name: String, uses: [String])] = [
     ("WireProtocolTests", ["WireProtocol", "ServingTypes", "CChecksums"]),
     ("KVTransferTests", ["KVTransfer", "WireProtocol", "ServingTypes", "CBytePlanes"]),
     ("TidyTests", []),
+    ("InferenceEngineTests", ["InferenceEngine", "ServingTypes"]),
+    ("EngineRuntimeTests", ["EngineRuntime", "InferenceEngine", "ServingTypes"]),
+    (
+        "LlamaEngineTests",
+        ["LlamaEngine", "EngineRuntime", "InferenceEngine", "ServingTypes"]
+    ),
+    (
+        "SimulatedEngineTests",
+        ["SimulatedEngine", "EngineRuntime", "InferenceEngine", "ServingTypes"]
+    ),
 ]
 
 /// Folders of test targets with files that a test compares with.

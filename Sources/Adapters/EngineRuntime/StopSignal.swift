@@ -1,0 +1,27 @@
+import Dispatch
+import Synchronization
+
+/// Tells a computing engine to stop; can be asked from any thread, also from C callbacks.
+package final class StopSignal: Sendable {
+    private let flag = Atomic<Bool>(false)
+    private let semaphore = DispatchSemaphore(value: 0)
+
+    package init() {}
+
+    package var isSet: Bool { flag.load(ordering: .relaxed) }
+
+    func set() {
+        guard !flag.exchange(true, ordering: .relaxed) else { return }
+        semaphore.signal()
+    }
+
+    /// Sleeps on the calling thread until the time is over or the signal is set.
+    package func sleep(for duration: Duration) {
+        guard duration > .zero, !isSet else { return }
+        let (seconds, attoseconds) = duration.components
+        let nanoseconds = Int(seconds) * 1_000_000_000 + Int(attoseconds / 1_000_000_000)
+        if semaphore.wait(timeout: .now() + .nanoseconds(nanoseconds)) == .success {
+            semaphore.signal()
+        }
+    }
+}

@@ -1,0 +1,219 @@
+import CLlama
+import EngineRuntime
+import InferenceEngine
+import ServingTypes
+
+/// One model on its devices, with the KV of all sequences; lives on the engine's thread.
+final class LlamaBackend: ComputeBackend {
+    let description: EngineDescription
+    let prefillBudgetTokens: Int
+    let kvShape: KVShape?
+    var parameterCount: Int { model.parameterCount }
+    private let model: LlamaModel
+    private let context: LlamaContext
+    private let layout: LlamaKVLayout
+    private let pool: KVBufferPool
+    private let scratch: SamplingScratch
+    private var samplers: [LlamaSampler?]
+
+    init(settings: LlamaEngine.Settings, stop: StopSignal) throws(EngineError) {
+        try settings.check()
+        LlamaLog.prepareLibrary()
+        let file = try GGUFFile(path: settings.modelPath)
+        // Milliseconds, before the weights take minutes.
+        try LlamaModel(path: settings.modelPath, vocabularyOnly: true).checkArchitecture()
+        model = try LlamaModel(
+            path: settings.modelPath, vocabularyOnly: false, gpuLayers: settings.gpuLayers)
+        try model.checkAttention()
+        context = try LlamaContext(model: model, settings: settings, stop: stop)
+        layout = try Self.learnLayout(context, model: model)
+        let kvBytesPerToken = layout.tokenBytes - layout.cellBytes
+        kvShape = model.kvShape(settings.kvType).flatMap {
+            $0.bytesPerToken == kvBytesPerToken ? $0 : nil
+        }
+        let settingsText =
+            "pdserve-kv \(LlamaKVLayout.version) \(settings.kvType) flash-attention \(layout)"
+        guard let fingerprint = file.fingerprint(layout: settingsText) else {
+            throw .modelNotLoaded(path: settings.modelPath, reason: "reading it again failed")
+        }
+        let ownLimit = model.contextTokens > 0 ? model.contextTokens : settings.kvCapacityTokens
+        description = EngineDescription(
+            modelName: settings.modelName ?? model.name, fingerprint: fingerprint,
+            vocabularySize: model.vocabularySize,
+            contextTokens: min(
+                ownLimit, settings.contextTokens ?? ownLimit, settings.kvCapacityTokens),
+            kvCapacityTokens: settings.kvCapacityTokens, kvBytesPerToken: kvBytesPerToken,
+            blockOverheadBytesPerToken: layout.cellBytes,
+            blockOverheadBytes: layout.fixedBytes + LlamaKVLayout.headerBytes,
+            microBatchTokens: settings.microBatchTokens,
+            maximumSequences: settings.maximumSequences,
+            device: describeDevices(usesAccelerators: settings.gpuLayers != 0))
+        prefillBudgetTokens = settings.prefillBudgetTokens ?? settings.microBatchTokens
+        pool = KVBufferPool(maximumKeptBytes: settings.keptBufferBytes)
+        scratch = SamplingScratch(vocabularySize: model.vocabularySize)
+        samplers = Array(repeating: nil, count: settings.maximumSequences)
+    }
+
+    func begin(_ job: SequenceJob, slot: Int) throws(EngineError) {
+        samplers[slot] = LlamaSampler(
+            job: job, model: model, contextTokens: description.contextTokens, scratch: scratch)
+    }
+
+    func compute(
+        _ runs: [BatchPlanner.Run]
+    ) throws(EngineError) -> [Result<BatchPlanner.Sample, EngineError>] {
+        context.clearBatch()
+        var rows: [(slot: Int, row: Int32)] = []
+        for run in runs {
+            for (offset, token) in run.tokens.enumerated() {
+                let samples = run.samples && offset == run.tokens.count - 1
+                let row = context.add(
+                    token: token, position: run.tokenStart + offset, sequence: run.slot,
+                    wantsLogits: samples)
+                if samples { rows.append((run.slot, row)) }
+            }
+        }
+        try context.compute()
+        return rows.map { slot, row in sample(slot: slot, row: row) }
+    }
+
+    private func sample(slot: Int, row: Int32) -> Result<BatchPlanner.Sample, EngineError> {
+        guard let sampler = samplers[slot],
+            let result = unsafe context.withLogits(row: row, { unsafe sampler.sample($0) })
+        else { return .failure(.computeFailed(code: FailureCodes.logitsNotNumbers)) }
+        return result.map { output in
+            BatchPlanner.Sample(
+                output: output, endsGeneration: model.isEndOfGeneration(output.token))
+        }
+    }
+
+    func remove(slot: Int) {
+        context.remove(sequence: Int32(slot))
+        samplers[slot] = nil
+    }
+
+    func exportKV(
+        slot: Int, tokenStart: Int, tokenCount: Int
+    ) throws(EngineError) -> KVBlock {
+        let stateBytes = layout.stateBytes(tokens: tokenCount)
+        let buffer = pool.buffer(capacityBytes: LlamaKVLayout.headerBytes + stateBytes)
+        let written = unsafe buffer.withWritableBytes { bytes in
+            let state = unsafe UnsafeMutableRawBufferPointer(
+                rebasing: bytes[LlamaKVLayout.headerBytes...].prefix(stateBytes))
+            let written = unsafe context.exportState(
+                sequence: Int32(slot), range: tokenStart..<(tokenStart + tokenCount), into: state)
+            unsafe layout.writeHeader(into: bytes, tokenStart: tokenStart, tokenCount: tokenCount)
+            return written
+        }
+        guard written == stateBytes else {
+            throw .computeFailed(code: FailureCodes.exportFailed)
+        }
+        buffer.setUsedBytes(LlamaKVLayout.headerBytes + stateBytes)
+        return KVBlock(tokenStart: tokenStart, tokenCount: tokenCount, bytes: buffer)
+    }
+
+    func importKV(_ block: KVBlock, slot: Int) throws(EngineError) {
+        let reason = unsafe block.bytes.withBytes { bytes -> String? in
+            if let defect = unsafe layout.defect(
+                of: bytes, tokenStart: block.tokenStart, tokenCount: block.tokenCount)
+            {
+                return defect
+            }
+            let state = unsafe UnsafeRawBufferPointer(
+                rebasing: bytes[LlamaKVLayout.headerBytes...])
+            let range = block.tokenStart..<(block.tokenStart + block.tokenCount)
+            return unsafe context.importState(state, sequence: Int32(slot), range: range)
+                ? nil : "libllama doesn't take the state"
+        }
+        if let reason { throw .blockRefused(reason: reason) }
+    }
+
+    /// Computes two tokens to see how libllama writes states; also warms the model up.
+    private static func learnLayout(
+        _ context: LlamaContext, model: LlamaModel
+    ) throws(EngineError) -> LlamaKVLayout {
+        context.clearBatch()
+        for position in 0..<2 {
+            context.add(token: 0, position: position, sequence: 0, wantsLogits: position == 1)
+        }
+        try context.compute()
+        defer { context.removeAll() }
+        let one = context.exportState(sequence: 0, range: 0..<1)
+        let two = context.exportState(sequence: 0, range: 0..<2)
+        let layout = unsafe one.withUnsafeBytes { one in
+            unsafe two.withUnsafeBytes { unsafe LlamaKVLayout(one: one, two: $0) }
+        }
+        guard let layout else {
+            throw .modelNotSupported(reason: "\(model.name) keeps its KV in an unknown layout")
+        }
+        return layout
+    }
+}
+
+extension LlamaContext {
+    /// Writes the state of a range of a sequence; returns how many bytes.
+    func exportState(
+        sequence: llama_seq_id, range: Range<Int>, into bytes: UnsafeMutableRawBufferPointer
+    ) -> Int {
+        unsafe llama_memory_seq_cp(
+            memory, sequence, spareSequence, Int32(range.lowerBound), Int32(range.upperBound))
+        defer { remove(sequence: spareSequence) }
+        return unsafe llama_state_seq_get_data(
+            pointer, bytes.assumingMemoryBound(to: UInt8.self).baseAddress, bytes.count,
+            spareSequence)
+    }
+
+    /// The state of a range in memory of its own, of whatever size it is.
+    func exportState(sequence: llama_seq_id, range: Range<Int>) -> [UInt8] {
+        unsafe llama_memory_seq_cp(
+            memory, sequence, spareSequence, Int32(range.lowerBound), Int32(range.upperBound))
+        let size = unsafe llama_state_seq_get_size(pointer, spareSequence)
+        var bytes = [UInt8](repeating: 0, count: size)
+        let written = unsafe bytes.withUnsafeMutableBytes {
+            unsafe exportState(sequence: sequence, range: range, into: $0)
+        }
+        return written == size ? bytes : []
+    }
+
+    /// Adds a state to a sequence; says whether it holds exactly the range.
+    func importState(
+        _ bytes: UnsafeRawBufferPointer, sequence: llama_seq_id, range: Range<Int>
+    ) -> Bool {
+        defer { remove(sequence: spareSequence) }
+        let read = unsafe llama_state_seq_set_data(
+            pointer, bytes.assumingMemoryBound(to: UInt8.self).baseAddress, bytes.count,
+            spareSequence)
+        guard read == (bytes.count),
+            unsafe Int(llama_memory_seq_pos_min(memory, spareSequence)) == range.lowerBound,
+            unsafe Int(llama_memory_seq_pos_max(memory, spareSequence)) == range.upperBound - 1
+        else { return false }
+        unsafe llama_memory_seq_cp(memory, spareSequence, sequence, -1, -1)
+        return true
+    }
+}
+
+extension LlamaModel {
+    func isEndOfGeneration(_ token: TokenID) -> Bool {
+        unsafe llama_vocab_is_eog(vocabulary, token)
+    }
+}
+
+extension LlamaEngine.Settings {
+    /// Refuses numbers that libllama would answer with an abort or silently change.
+    func check() throws(EngineError) {
+        func check(_ name: String, _ value: Int, _ range: ClosedRange<Int>) throws(EngineError) {
+            guard !range.contains(value) else { return }
+            throw .contextNotCreated(
+                reason: "\(name) \(value) is not in \(range.lowerBound)…\(range.upperBound)")
+        }
+        let most = Int(Int32.max)
+        try check("KV capacity in tokens", kvCapacityTokens, 1...most)
+        try check("context in tokens", contextTokens ?? 1, 1...most)
+        try check("sequences", maximumSequences, 1...(Limits.sequences - 1))
+        try check(
+            "micro-batch in tokens", microBatchTokens,
+            maximumSequences...max(maximumSequences, kvCapacityTokens))
+        try check("prefill budget in tokens", prefillBudgetTokens ?? 1, 1...most)
+        try check("threads", threads, 1...Limits.threads)
+    }
+}

@@ -1,0 +1,110 @@
+import ServingTypes
+
+extension BatchPlanner {
+    /// One iteration: sequences that no longer fit, then what to compute.
+    package struct Step: Sendable {
+        package var actions: [Action] = []
+        /// Empty if there is nothing to compute.
+        package var runs: [Run] = []
+
+        package var tokens: Int { runs.reduce(0) { $0 + $1.tokens.count } }
+    }
+
+    /// Chooses the next iteration.
+    ///
+    /// All decoding sequences take part. Prompt tokens fill the rest in order of arrival, so a
+    /// prompt that is alone is always cut at multiples of the micro-batch: the cut decides the
+    /// last digits of the logits.
+    package mutating func nextStep() -> Step {
+        var step = Step()
+        while let (victim, needed) = sequenceWithoutRoom() {
+            step.actions += fail(
+                victim, .noRoom(neededTokens: needed, freeTokens: freeKVTokens))
+        }
+        for slot in decoding { takeRun(slot, upTo: 1, into: &step) }
+        var budget = limits.microBatchTokens - decoding.count
+        if !decoding.isEmpty { budget = min(budget, limits.prefillBudgetTokens) }
+        for slot in prompts where budget > 0 {
+            budget -= takeRun(slot, upTo: budget, into: &step)
+        }
+        return step
+    }
+
+    /// Takes the results of the iteration that `nextStep` chose.
+    ///
+    /// - Parameters:
+    ///   - samples: one per run that samples, in order.
+    ///   - failures: sequences that failed while computing or exporting.
+    package mutating func complete(
+        _ runs: [Run], samples: [Result<Sample, EngineError>],
+        failures: [SequenceID: EngineError] = [:]
+    ) -> [Action] {
+        var actions: [Action] = []
+        var rest = samples[...]
+        for run in runs {
+            let sample = run.samples ? rest.popFirst() : nil
+            if let error = failures[run.sequence] {
+                actions += fail(run.sequence, error)
+                continue
+            }
+            slots[run.slot]?.computedTokens += run.tokens.count
+            slots[run.slot]?.remaining.removeFirst(run.tokens.count)
+            switch sample {
+            case .none: break
+            case .failure(let error): actions += fail(run.sequence, error)
+            case .success(let sample): actions += accept(sample, for: run)
+            }
+        }
+        return actions
+    }
+
+    /// Adds the run of the slot's next tokens; says how many.
+    @discardableResult
+    private mutating func takeRun(_ slot: Int, upTo tokens: Int, into step: inout Step) -> Int {
+        guard let sequence = slots[slot] else { return 0 }
+        let taken = sequence.remaining.prefix(tokens)
+        commit(slot, tokens: sequence.computedTokens + taken.count)
+        step.runs.append(
+            Run(
+                sequence: sequence.id, slot: slot, tokenStart: sequence.computedTokens,
+                tokens: taken, samples: taken.count == sequence.remaining.count,
+                exports: sequence.exportsKV))
+        return taken.count
+    }
+
+    private mutating func accept(_ sample: Sample, for run: Run) -> [Action] {
+        guard var sequence = slots[run.slot] else { return [] }
+        sequence.generatedTokens += 1
+        let finish = finishReason(of: sample, for: sequence)
+        let event = EngineEvent.token(run.sequence, sample.output, finish: finish)
+        guard finish == nil else { return close(run.sequence, reporting: event) }
+        sequence.remaining = [sample.output.token]
+        if !sequence.isDecoding {
+            sequence.isDecoding = true
+            prompts.removeAll { $0 == run.slot }
+            decoding.append(run.slot)
+        }
+        slots[run.slot] = sequence
+        return [.report(event)]
+    }
+
+    private func finishReason(of sample: Sample, for sequence: OpenSequence) -> FinishReason? {
+        if sample.endsGeneration && !sequence.ignoresEndOfGeneration { return .stop }
+        if sequence.generatedTokens >= sequence.maximumNewTokens { return .length }
+        // The sampled token would need the position after the last computed one.
+        return sequence.computedTokens >= limits.contextTokens ? .length : nil
+    }
+
+    /// The sequence whose job came last, if the decoding sequences' next tokens don't all fit,
+    /// and how much room these need.
+    private func sequenceWithoutRoom() -> (SequenceID, neededTokens: Int)? {
+        let growth = decoding.reduce(0) { sum, slot in
+            guard let sequence = slots[slot] else { return sum }
+            return sum + max(0, sequence.computedTokens + 1 - sequence.committedTokens)
+        }
+        guard growth > freeKVTokens else { return nil }
+        let last = slots.compactMap { $0 }.filter { $0.arrival != nil }
+            .max { ($0.arrival ?? 0) < ($1.arrival ?? 0) }
+        return last.map { ($0.id, growth) }
+    }
+}

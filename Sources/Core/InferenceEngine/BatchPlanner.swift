@@ -1,0 +1,257 @@
+package import ServingTypes
+
+/// Decides what each iteration of an engine computes, and when sequences open and close.
+///
+///     importing ──run──▶ prompt ──last prompt token──▶ decoding ──stop, length──▶ closed
+///         └────────────────┴───────cancel, failure──────┴──────────────────────▶ closed
+///
+/// KV room is counted in tokens. A job's prompt is committed when the job comes, output token by
+/// token; when the growing outputs no longer fit, the sequence whose job came last fails.
+package struct BatchPlanner: Sendable {
+    /// Sizes the planner keeps to.
+    package struct Limits: Sendable, Hashable {
+        package var contextTokens: Int
+        package var kvCapacityTokens: Int
+        package var vocabularySize: Int
+        /// Most tokens in one iteration; at least `maximumSequences`.
+        package var microBatchTokens: Int
+        package var maximumSequences: Int
+        /// Most prompt tokens in an iteration in which a sequence decodes; at least 1.
+        package var prefillBudgetTokens: Int
+
+        package init(
+            contextTokens: Int, kvCapacityTokens: Int, vocabularySize: Int, microBatchTokens: Int,
+            maximumSequences: Int, prefillBudgetTokens: Int
+        ) {
+            self.contextTokens = contextTokens
+            self.kvCapacityTokens = kvCapacityTokens
+            self.vocabularySize = vocabularySize
+            self.microBatchTokens = microBatchTokens
+            self.maximumSequences = maximumSequences
+            self.prefillBudgetTokens = prefillBudgetTokens
+        }
+    }
+
+    /// What the engine has to do, in order.
+    ///
+    /// If `importBlock` or `begin` fails, the rest of the list is dropped and `fail` called.
+    package enum Action: Sendable {
+        case importBlock(KVBlock, slot: Int)
+        /// A job starts in the slot; what it imported is already there.
+        case begin(SequenceJob, slot: Int)
+        /// Frees the slot's KV and whatever belongs to its job.
+        case remove(slot: Int)
+        case report(EngineEvent)
+    }
+
+    /// A run of tokens of one sequence within an iteration.
+    package struct Run: Sendable, Hashable {
+        package var sequence: SequenceID
+        package var slot: Int
+        /// Position of the first token.
+        package var tokenStart: Int
+        package var tokens: ArraySlice<TokenID>
+        /// A token is sampled after the last one.
+        package var samples: Bool
+        /// The run's KV is exported once it is computed.
+        package var exports: Bool
+    }
+
+    /// A sampled token.
+    package struct Sample: Sendable, Hashable {
+        package var output: TokenOutput
+        package var endsGeneration: Bool
+
+        package init(output: TokenOutput, endsGeneration: Bool) {
+            self.output = output
+            self.endsGeneration = endsGeneration
+        }
+    }
+
+    struct OpenSequence {
+        var id: SequenceID
+        /// Tokens whose KV is there.
+        var computedTokens = 0
+        /// Tokens of KV room this sequence takes.
+        var committedTokens = 0
+        /// Position of the job in the order of arrival; nil while only blocks came.
+        var arrival: UInt64?
+        /// Tokens still to compute.
+        var remaining: ArraySlice<TokenID> = []
+        var generatedTokens = 0
+        var isDecoding = false
+        var maximumNewTokens = 0
+        var exportsKV = false
+        var ignoresEndOfGeneration = false
+    }
+
+    package let limits: Limits
+    var slots: [OpenSequence?]
+    var slotOf: [SequenceID: Int] = [:]
+    /// Slots with prompt tokens to compute, in order of arrival.
+    var prompts: [Int] = []
+    /// Slots that decode, in the order in which they began.
+    var decoding: [Int] = []
+    private var arrivals: UInt64 = 0
+
+    package init(limits: Limits) {
+        precondition(limits.maximumSequences >= 1, "an engine without sequences")
+        precondition(
+            limits.microBatchTokens >= limits.maximumSequences,
+            "all sequences must fit into one micro-batch")
+        precondition(limits.prefillBudgetTokens >= 1, "prompts would never be computed")
+        self.limits = limits
+        slots = Array(repeating: nil, count: limits.maximumSequences)
+    }
+
+    package var openSequences: Int { slotOf.count }
+    /// Tokens of KV room taken, the uncomputed rest of prompts included.
+    package private(set) var usedKVTokens = 0
+    package var freeKVTokens: Int { limits.kvCapacityTokens - usedKVTokens }
+
+    package func isOpen(_ id: SequenceID) -> Bool { slotOf[id] != nil }
+
+    package mutating func receive(_ command: EngineCommand) -> [Action] {
+        switch command {
+        case .importKV(let id, let block): receiveBlock(block, for: id)
+        case .run(let job): receiveJob(job)
+        case .cancel(let id): close(id, reporting: .cancelled(id))
+        }
+    }
+
+    /// Closes a sequence that can't go on; unknown sequences are ignored.
+    package mutating func fail(_ id: SequenceID, _ error: EngineError) -> [Action] {
+        close(id, reporting: .failed(id, error))
+    }
+
+    /// Closes all sequences.
+    package mutating func failAll(_ error: EngineError) -> [Action] {
+        slots.compactMap { $0?.id }.flatMap { fail($0, error) }
+    }
+
+    private mutating func receiveBlock(_ block: KVBlock, for id: SequenceID) -> [Action] {
+        let present = slotOf[id].flatMap { slots[$0] }
+        if let present, present.arrival != nil {
+            return fail(id, .blockRefused(reason: "the sequence already computes"))
+        }
+        let expected = present?.computedTokens ?? 0
+        guard block.tokenStart == expected, block.tokenCount > 0 else {
+            return refuse(
+                id,
+                .blockRefused(
+                    reason: "\(block.tokenCount) tokens from \(block.tokenStart) on came, "
+                        + "token \(expected) was due"))
+        }
+        // The addition can't overflow: both are checked against the context first.
+        guard block.tokenCount <= limits.contextTokens - expected else {
+            return refuse(id, .blockRefused(reason: "longer than the context"))
+        }
+        guard block.tokenCount <= freeKVTokens, let slot = slotOf[id] ?? openSlot(for: id) else {
+            return refuse(id, noRoom(block.tokenCount))
+        }
+        commit(slot, tokens: expected + block.tokenCount)
+        slots[slot]?.computedTokens = expected + block.tokenCount
+        return [
+            .importBlock(block, slot: slot),
+            .report(.imported(id, tokens: expected + block.tokenCount)),
+        ]
+    }
+
+    private mutating func receiveJob(_ job: SequenceJob) -> [Action] {
+        let id = job.sequence
+        let present = slotOf[id].flatMap { slots[$0] }
+        if let reason = defect(of: job, present: present) {
+            return refuse(id, .invalidJob(reason: reason))
+        }
+        let needed = job.tokens.count - (present?.committedTokens ?? 0)
+        guard needed <= freeKVTokens, let slot = slotOf[id] ?? openSlot(for: id) else {
+            return refuse(id, noRoom(needed))
+        }
+        commit(slot, tokens: job.tokens.count)
+        arrivals += 1
+        let decodes = job.importedTokens > 0 && job.importedTokens == job.tokens.count - 1
+        slots[slot]?.arrival = arrivals
+        slots[slot]?.remaining = job.tokens[job.importedTokens...]
+        slots[slot]?.isDecoding = decodes
+        slots[slot]?.maximumNewTokens = job.maximumNewTokens
+        slots[slot]?.exportsKV = job.exportsKV
+        slots[slot]?.ignoresEndOfGeneration = job.sampling.ignoresEndOfGeneration
+        if decodes { decoding.append(slot) } else { prompts.append(slot) }
+        return [.begin(job, slot: slot)]
+    }
+
+    /// Why the job's numbers don't fit together, or nil.
+    private func defect(of job: SequenceJob, present: OpenSequence?) -> String? {
+        let imported = present?.computedTokens ?? 0
+        if present?.arrival != nil { return "the sequence already has a job" }
+        if job.tokens.isEmpty { return "no tokens" }
+        if job.tokens.count > limits.contextTokens {
+            return "\(job.tokens.count) tokens, the context holds \(limits.contextTokens)"
+        }
+        if job.importedTokens != imported {
+            return "\(job.importedTokens) tokens claimed, \(imported) imported"
+        }
+        if job.importedTokens >= job.tokens.count { return "no token left to compute" }
+        if !(0...job.tokens.count).contains(job.outputTokens) { return "more output than tokens" }
+        if job.maximumNewTokens < 1 { return "no token wanted" }
+        if let stranger = job.tokens.first(where: { !isInVocabulary($0) }) {
+            return "token \(stranger) is not in the vocabulary"
+        }
+        return job.sampling.defect(isInVocabulary: isInVocabulary)
+    }
+
+    private func isInVocabulary(_ token: TokenID) -> Bool {
+        token >= 0 && Int(token) < limits.vocabularySize
+    }
+
+    private func noRoom(_ tokens: Int) -> EngineError {
+        .noRoom(neededTokens: tokens, freeTokens: freeKVTokens)
+    }
+
+    private mutating func openSlot(for id: SequenceID) -> Int? {
+        guard let slot = slots.firstIndex(where: { $0 == nil }) else { return nil }
+        slots[slot] = OpenSequence(id: id)
+        slotOf[id] = slot
+        return slot
+    }
+
+    /// Takes KV room up to `tokens` tokens for the slot.
+    mutating func commit(_ slot: Int, tokens: Int) {
+        guard let committed = slots[slot]?.committedTokens, tokens > committed else { return }
+        usedKVTokens += tokens - committed
+        slots[slot]?.committedTokens = tokens
+    }
+
+    /// Reports a failure, for sequences that are not open as well.
+    private mutating func refuse(_ id: SequenceID, _ error: EngineError) -> [Action] {
+        slotOf[id] == nil ? [.report(.failed(id, error))] : fail(id, error)
+    }
+
+    /// Frees the sequence's room, then reports.
+    mutating func close(_ id: SequenceID, reporting event: EngineEvent) -> [Action] {
+        guard let slot = slotOf.removeValue(forKey: id) else { return [] }
+        usedKVTokens -= slots[slot]?.committedTokens ?? 0
+        slots[slot] = nil
+        prompts.removeAll { $0 == slot }
+        decoding.removeAll { $0 == slot }
+        return [.remove(slot: slot), .report(event)]
+    }
+}
+
+extension SamplingParameters {
+    /// Why the numbers can't be used, or nil.
+    func defect(isInVocabulary: (TokenID) -> Bool) -> String? {
+        let numbers = [
+            temperature, topP, minP, repeatPenalty, frequencyPenalty, presencePenalty,
+        ]
+        if !numbers.allSatisfy(\.isFinite) || logitBias.contains(where: { $0.bias.isNaN }) {
+            return "a sampling parameter is not a number"
+        }
+        if repeatPenalty <= 0 { return "repeat penalty \(repeatPenalty)" }
+        if let topLogprobs, topLogprobs < 0 { return "\(topLogprobs) alternatives" }
+        if let bias = logitBias.first(where: { !isInVocabulary($0.token) }) {
+            return "logit bias for token \(bias.token), which is not in the vocabulary"
+        }
+        return nil
+    }
+}

@@ -1,0 +1,175 @@
+package import ServingTypes
+
+/// Computes prompts and tokens on one device.
+///
+/// Commands go in from any thread and return at once; events come out on the engine's own thread,
+/// through the sink given when the engine was made. Work runs in iterations of at most one
+/// micro-batch: all decoding sequences take part in each, the rest is filled with prompt tokens in
+/// order of arrival.
+package protocol InferenceEngine: Sendable {
+    var description: EngineDescription { get }
+
+    /// Adds a command to the engine's queue.
+    ///
+    /// The queue is bounded by what the caller keeps open (`maximumSequences`), not by the engine.
+    func submit(_ command: EngineCommand)
+
+    /// Iterations since the start and the age of the one that runs; readable from any thread.
+    var progress: EngineProgress { get }
+
+    /// Ends the engine's thread after the running iteration and frees the device.
+    ///
+    /// Returns when it has ended. No event comes after that.
+    func shutdown() async
+}
+
+/// Events of an engine; called on the engine's thread, must return quickly.
+package typealias EngineEventSink = @Sendable (EngineEvent) -> Void
+
+/// What an engine has loaded and can hold.
+package struct EngineDescription: Sendable, Hashable {
+    package var modelName: String
+    package var fingerprint: ModelFingerprint
+    package var vocabularySize: Int
+    /// Longest sequence the model and this engine allow, in tokens.
+    package var contextTokens: Int
+    /// Tokens of KV that all sequences share.
+    package var kvCapacityTokens: Int
+    package var kvBytesPerToken: Int
+    /// Upper bound of one exported block of `tokens` tokens in bytes: `tokens * kvBytesPerToken`
+    /// plus this.
+    package var blockOverheadBytesPerToken: Int
+    package var blockOverheadBytes: Int
+    /// Most tokens in one iteration, and so in one exported block.
+    package var microBatchTokens: Int
+    /// Sequences open at once.
+    package var maximumSequences: Int
+    /// Engine and device, for people.
+    package var device: String
+
+    package init(
+        modelName: String, fingerprint: ModelFingerprint, vocabularySize: Int,
+        contextTokens: Int, kvCapacityTokens: Int, kvBytesPerToken: Int,
+        blockOverheadBytesPerToken: Int, blockOverheadBytes: Int, microBatchTokens: Int,
+        maximumSequences: Int, device: String
+    ) {
+        self.modelName = modelName
+        self.fingerprint = fingerprint
+        self.vocabularySize = vocabularySize
+        self.contextTokens = contextTokens
+        self.kvCapacityTokens = kvCapacityTokens
+        self.kvBytesPerToken = kvBytesPerToken
+        self.blockOverheadBytesPerToken = blockOverheadBytesPerToken
+        self.blockOverheadBytes = blockOverheadBytes
+        self.microBatchTokens = microBatchTokens
+        self.maximumSequences = maximumSequences
+        self.device = device
+    }
+
+    /// Largest block of `tokens` tokens that this model can export or import, in bytes.
+    package func maximumBlockBytes(tokens: Int) -> Int {
+        tokens * (kvBytesPerToken + blockOverheadBytesPerToken) + blockOverheadBytes
+    }
+}
+
+/// One sequence in one engine; chosen by the caller, unique while the sequence is open.
+package struct SequenceID: Hashable, Sendable {
+    package var value: UInt64
+    package init(_ value: UInt64) { self.value = value }
+}
+
+/// What an engine is to do with one sequence.
+package struct SequenceJob: Sendable, Hashable {
+    package var sequence: SequenceID
+    /// Prompt tokens, then tokens generated so far; at least one.
+    package var tokens: [TokenID]
+    /// How many tokens at the end of `tokens` were generated.
+    package var outputTokens: Int
+    /// How many leading tokens' KV was imported; at most `tokens.count - 1`.
+    ///
+    /// The rest is computed.
+    package var importedTokens: Int
+    package var sampling: SamplingParameters
+    /// How many tokens to generate; at least 1.
+    package var maximumNewTokens: Int
+    /// Emit each computed run's KV as a block, before the token that follows it.
+    package var exportsKV: Bool
+
+    package init(
+        sequence: SequenceID, tokens: [TokenID], outputTokens: Int = 0, importedTokens: Int = 0,
+        sampling: SamplingParameters, maximumNewTokens: Int, exportsKV: Bool = false
+    ) {
+        self.sequence = sequence
+        self.tokens = tokens
+        self.outputTokens = outputTokens
+        self.importedTokens = importedTokens
+        self.sampling = sampling
+        self.maximumNewTokens = maximumNewTokens
+        self.exportsKV = exportsKV
+    }
+}
+
+/// An order to an engine.
+package enum EngineCommand: Sendable {
+    /// Adds a block to a sequence; the first block opens it. Blocks come in order, without gaps.
+    case importKV(SequenceID, KVBlock)
+    /// Computes what is not imported, then generates. Opens the sequence if no block did.
+    case run(SequenceJob)
+    /// Drops a sequence and frees its KV before the next iteration. Unknown sequences are ignored.
+    case cancel(SequenceID)
+}
+
+/// What an engine reports.
+package enum EngineEvent: Sendable {
+    /// A block was imported; `tokens` tokens of the sequence are there now.
+    case imported(SequenceID, tokens: Int)
+    /// KV of a computed run of tokens.
+    case exported(SequenceID, KVBlock)
+    /// A token was sampled. `finish` is set with the last one; the sequence is closed then and
+    /// its KV is free.
+    case token(SequenceID, TokenOutput, finish: FinishReason?)
+    /// The sequence is closed without a result; its KV is free.
+    case failed(SequenceID, EngineError)
+    /// The sequence was cancelled; its KV is free.
+    case cancelled(SequenceID)
+    /// The engine can't go on at all, for example because the device is lost.
+    case engineLost(EngineError)
+}
+
+/// How far an engine is.
+package struct EngineProgress: Sendable, Hashable {
+    /// Iterations finished since the start.
+    package var steps: UInt64
+    /// Age of the running iteration; nil when idle.
+    package var stepAge: Duration?
+    package var openSequences: Int
+    /// KV tokens in use by all sequences.
+    package var usedKVTokens: Int
+
+    package init(steps: UInt64, stepAge: Duration?, openSequences: Int, usedKVTokens: Int) {
+        self.steps = steps
+        self.stepAge = stepAge
+        self.openSequences = openSequences
+        self.usedKVTokens = usedKVTokens
+    }
+}
+
+/// Why an engine could not load, or a sequence could not go on.
+package enum EngineError: Error, Hashable, Sendable {
+    /// The model file can't be read or is damaged; the process ends, the operator gives another.
+    case modelNotLoaded(path: String, reason: String)
+    /// The model keeps state that can't be handed over; the operator chooses another model.
+    case modelNotSupported(reason: String)
+    /// The device has too little memory for the settings; the operator lowers them.
+    case contextNotCreated(reason: String)
+    /// All sequences are open, or the KV is full; the worker fails the request, it goes elsewhere.
+    case noRoom(neededTokens: Int, freeTokens: Int)
+    /// A block is damaged, out of order or from another model; the request starts again.
+    case blockRefused(reason: String)
+    /// The job's numbers don't fit together; a defect of the caller.
+    case invalidJob(reason: String)
+    /// The backend reported a failure while computing; the request starts again elsewhere.
+    case computeFailed(code: Int32)
+    /// The engine is shutting down.
+    case shutDown
+}

@@ -1,0 +1,1 @@
+../SimulatedEngineTests/EngineRecorder.swift

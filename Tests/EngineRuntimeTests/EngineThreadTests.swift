@@ -1,0 +1,175 @@
+import EngineRuntime
+import Foundation
+import InferenceEngine
+import ServingTypes
+import Synchronization
+import Testing
+
+/// A device that fails a number of steps, then works.
+private final class FaultyBackend: ComputeBackend {
+    let description = EngineDescription(
+        modelName: "faulty", fingerprint: ModelFingerprint(Array(repeating: 0, count: 32)),
+        vocabularySize: 10, contextTokens: 100, kvCapacityTokens: 100, kvBytesPerToken: 1,
+        blockOverheadBytesPerToken: 0, blockOverheadBytes: 0, microBatchTokens: 8,
+        maximumSequences: 4, device: "none")
+    let prefillBudgetTokens = 8
+    private var failuresLeft: Int
+    private let failsExports: Bool
+
+    init(failures: Int, failsExports: Bool = false) {
+        failuresLeft = failures
+        self.failsExports = failsExports
+    }
+
+    func begin(_ job: SequenceJob, slot: Int) throws(EngineError) {}
+
+    func compute(
+        _ runs: [BatchPlanner.Run]
+    ) throws(EngineError) -> [Result<BatchPlanner.Sample, EngineError>] {
+        failuresLeft -= 1
+        if failuresLeft >= 0 { throw .computeFailed(code: -3) }
+        return runs.filter(\.samples).map { run in
+            .success(
+                BatchPlanner.Sample(
+                    output: TokenOutput(token: TokenID(run.tokens.count)), endsGeneration: false))
+        }
+    }
+
+    func exportKV(slot: Int, tokenStart: Int, tokenCount: Int) throws(EngineError) -> KVBlock {
+        if failsExports { throw .computeFailed(code: -101) }
+        return KVBlock(
+            tokenStart: tokenStart, tokenCount: tokenCount, bytes: KVBuffer(capacityBytes: 1))
+    }
+
+    func importKV(_ block: KVBlock, slot: Int) throws(EngineError) {
+        throw .blockRefused(reason: "always")
+    }
+
+    func remove(slot: Int) {}
+}
+
+@Suite struct EngineThreadTests {
+    private func thread(
+        _ recorder: EngineRecorder, failures: Int = 0, failsExports: Bool = false
+    ) throws -> EngineThread {
+        try EngineThread(name: "test-engine", onEvent: recorder.sink) { _ in
+            FaultyBackend(failures: failures, failsExports: failsExports)
+        }
+    }
+
+    private func job(_ id: UInt64, exportsKV: Bool = false) -> SequenceJob {
+        SequenceJob(
+            sequence: SequenceID(id), tokens: [1, 2, 3], sampling: SamplingParameters(),
+            maximumNewTokens: 1, exportsKV: exportsKV)
+    }
+
+    @Test func `a failed iteration fails its sequences only`() async throws {
+        var recorder = EngineRecorder()
+        let thread = try thread(recorder, failures: 2)
+        for id in UInt64(1)...3 {
+            thread.submit(.run(job(id)))
+            let outcome = await recorder.outcome(of: SequenceID(id))
+            #expect(outcome.error == (id < 3 ? .computeFailed(code: -3) : nil))
+        }
+        await thread.shutdown()
+    }
+
+    @Test func `a device that fails again and again is lost`() async throws {
+        let isLost = Mutex(false)
+        var recorder = EngineRecorder()
+        let sink = recorder.sink
+        let thread = try EngineThread(
+            name: "test-engine",
+            onEvent: { event in
+                if case .engineLost(.computeFailed(code: -3)) = event {
+                    isLost.withLock { $0 = true }
+                }
+                sink(event)
+            }
+        ) { _ in FaultyBackend(failures: .max) }
+        for id in UInt64(1)...3 {
+            thread.submit(.run(job(id)))
+            #expect(
+                await recorder.outcome(of: SequenceID(id)).error == .computeFailed(code: -3))
+        }
+        await thread.shutdown()
+        #expect(isLost.withLock { $0 })
+        thread.submit(.run(job(4)))
+    }
+
+    @Test func `a failed export or import closes its sequence`() async throws {
+        var recorder = EngineRecorder()
+        let thread = try thread(recorder, failsExports: true)
+        thread.submit(.run(job(1, exportsKV: true)))
+        thread.submit(.run(job(2)))
+        let block = KVBlock(
+            tokenStart: 0, tokenCount: 2, bytes: KVBuffer(capacityBytes: 1))
+        thread.submit(.importKV(SequenceID(3), block))
+        let first = await recorder.outcome(of: SequenceID(1))
+        #expect(first.error == .computeFailed(code: -101))
+        #expect(first.outputs.isEmpty)
+        #expect(await recorder.outcome(of: SequenceID(2)).tokens == [3])
+        let third = await recorder.outcome(of: SequenceID(3))
+        #expect(third.error == .blockRefused(reason: "always"))
+        #expect(third.importedTokens == 0)
+        #expect(thread.progress.usedKVTokens == 0)
+        await thread.shutdown()
+    }
+
+    @Test func `a backend that can't be made gives its error`() {
+        #expect(throws: EngineError.contextNotCreated(reason: "no memory")) {
+            _ = try EngineThread(name: "test-engine", onEvent: { _ in }) {
+                (_) throws(EngineError) in
+                throw .contextNotCreated(reason: "no memory")
+            }
+        }
+    }
+
+    @Test func `events come on a thread with the engine's name`() async throws {
+        let name = Mutex("")
+        var recorder = EngineRecorder()
+        let sink = recorder.sink
+        let thread = try EngineThread(
+            name: "test-engine",
+            onEvent: { event in
+                let comm = try? String(contentsOfFile: "/proc/thread-self/comm", encoding: .utf8)
+                name.withLock { $0 = comm ?? Thread.current.name ?? "" }
+                sink(event)
+            }
+        ) { _ in FaultyBackend(failures: 0) }
+        thread.submit(.run(job(1)))
+        _ = await recorder.outcome(of: SequenceID(1))
+        #expect(name.withLock { $0 }.hasPrefix("test-engine"))
+        await thread.shutdown()
+    }
+
+    @Test func `a thread that is dropped ends by itself`() async throws {
+        let recorder = EngineRecorder()
+        weak var dropped: EngineThread?
+        do {
+            let thread = try thread(recorder)
+            dropped = thread
+        }
+        #expect(dropped == nil)
+    }
+
+    @Test func `commands from many threads all arrive`() async throws {
+        var recorder = EngineRecorder()
+        let thread = try thread(recorder)
+        await withTaskGroup(of: Void.self) { group in
+            for task in UInt64(0)..<8 {
+                group.addTask {
+                    for index in UInt64(0)..<100 {
+                        thread.submit(.run(job(task * 100 + index)))
+                    }
+                }
+            }
+        }
+        for id in UInt64(0)..<800 {
+            let outcome = await recorder.outcome(of: SequenceID(id))
+            #expect(outcome.isClosed)
+        }
+        #expect(thread.progress.stepAge == nil || thread.progress.steps > 0)
+        await thread.shutdown()
+    }
+}
