@@ -75,6 +75,9 @@ let modules: [Module] = [
     // Core: pure.
     Module(layer: .core, name: "ServingTypes"),
     Module(layer: .core, name: "InferenceEngine", uses: ["ServingTypes"]),
+    Module(layer: .core, name: "Scheduling", uses: ["ServingTypes"]),
+    Module(
+        layer: .core, name: "Roles", uses: ["ServingTypes", "Scheduling", "InferenceEngine"]),
     Module(
         layer: .core, name: "WireProtocol",
         uses: ["ServingTypes", "CWireMessages", "CProtobufC", "CChecksums"]),
@@ -83,6 +86,9 @@ let modules: [Module] = [
         uses: ["ServingTypes", "WireProtocol", "CZstd", "CBytePlanes"]),
 
     // Simulation: all roles in virtual time.
+    Module(
+        layer: .simulation, name: "ClusterSimulation",
+        uses: ["ServingTypes", "InferenceEngine", "Roles"]),
 
     // Adapters: move bytes, call C, read the host.
     Module(
@@ -115,6 +121,10 @@ let tests: [(name: String, uses: [String])] = [
         "SimulatedEngineTests",
         ["SimulatedEngine", "EngineRuntime", "InferenceEngine", "ServingTypes"]
     ),
+    ("SchedulingTests", ["Scheduling", "ServingTypes"]),
+    ("SimulationTests", ["ClusterSimulation", "ServingTypes"]),
+    ("ScenarioTests", ["Roles", "InferenceEngine", "ServingTypes"]),
+    ("RolesTests", ["Roles", "Scheduling", "InferenceEngine", "ServingTypes"]),
 ]
 
 /// Folders of test targets with files that a test compares with.

@@ -1,0 +1,51 @@
+package import ServingTypes
+
+/// A request as the gateway's machine sees it: tokens, not text.
+package struct GenerationJob: Sendable, Hashable {
+    package var request: RequestID
+    package var modelName: String
+    package var promptTokens: [TokenID]
+    package var maximumNewTokens: Int
+    package var sampling: SamplingParameters
+
+    package init(
+        request: RequestID, modelName: String, promptTokens: [TokenID], maximumNewTokens: Int,
+        sampling: SamplingParameters
+    ) {
+        self.request = request
+        self.modelName = modelName
+        self.promptTokens = promptTokens
+        self.maximumNewTokens = maximumNewTokens
+        self.sampling = sampling
+    }
+}
+
+/// Why a request ended without its result; the gateway's HTTP side turns it into an answer.
+package enum GenerationFailure: Error, Hashable, Sendable {
+    /// Too many requests are in the gateway: 429 with Retry-After.
+    case tooManyRequests(limit: Int)
+    /// No worker of this role serves the model: 503 with Retry-After.
+    case noWorker(Role)
+    /// Workers are there, but none had room in time: 503 with Retry-After.
+    case overloaded(waited: Duration)
+    /// Prompt and output exceed what every worker allows: 400.
+    case tooLong(contextTokens: Int)
+    /// Each attempt was lost with its workers: 502.
+    case attemptsExhausted(attempts: UInt32, reason: String)
+    /// The time for the whole request is over: 504.
+    case deadline(Duration)
+    /// The gateway is shutting down: 503.
+    case shuttingDown
+}
+
+/// What the gateway's shell has to do.
+package enum GatewayAction: Hashable, Sendable {
+    /// Send a message; with `tokens` as its payload if there are any.
+    case send(ControlMessage, to: InstanceID, tokens: [TokenID]? = nil)
+    /// Hand tokens to the client, in order, each exactly once.
+    case deliver(RequestID, [TokenOutput])
+    case finish(RequestID, FinishReason)
+    case fail(RequestID, GenerationFailure)
+    /// For the log and the counter: the request goes on elsewhere.
+    case restarted(RequestID, attempt: UInt32, reason: String)
+}

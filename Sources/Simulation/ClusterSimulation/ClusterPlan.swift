@@ -1,0 +1,95 @@
+import Roles
+import ServingTypes
+
+/// What one simulated cluster is made of and what happens to it; drawn from a seed.
+package struct ClusterPlan: Sendable, Hashable {
+    /// How much goes wrong.
+    package enum Weather: Int, Sendable, CaseIterable { case calm, windy, stormy }
+
+    package var seed: UInt64
+    package var weather: Weather
+    package var gateways: Int
+    package var prefillWorkers: Int
+    package var decodeWorkers: Int
+    package var hasHealthAgents: Bool
+    package var prefillSlots: Int
+    package var decodeSequences: Int
+    package var kvCapacityTokens: Int
+    package var contextTokens: Int
+    package var microBatchTokens: Int
+    /// Time of the engine compared with the fastest.
+    package var engineSlowness: Int
+    /// Longest time a crashed process takes to come back.
+    package var longestOutage: Duration
+    package var requests: Int
+    /// Time in which the requests arrive, and in which things go wrong.
+    package var arrivals: Duration
+    package var maximumRequests: Int
+    /// Part of the clients that leave before the end.
+    package var leavingClients: Double
+    /// Last words on cancelled transfers are sent at once, not with the next chunk.
+    package var answersTransfersAtOnce: Bool
+
+    package init(seed: UInt64) {
+        var generator = SeededGenerator(seed: seed &* 0x2545_F491_4F6C_DD1D &+ 1)
+        func draw(_ range: ClosedRange<Int>) -> Int { .random(in: range, using: &generator) }
+        self.seed = seed
+        weather = Weather(rawValue: min(2, draw(0...4) / 2)) ?? .calm
+        gateways = draw(1...3)
+        prefillWorkers = draw(1...4)
+        decodeWorkers = draw(1...4)
+        hasHealthAgents = draw(0...2) > 0
+        prefillSlots = draw(1...3)
+        decodeSequences = draw(1...6)
+        kvCapacityTokens = draw(60...400)
+        contextTokens = draw(50...200)
+        microBatchTokens = draw(4...32)
+        engineSlowness = draw(0...2) == 0 ? draw(5...30) : draw(1...4)
+        longestOutage = .seconds(draw(0...4) == 0 ? 20 : 3)
+        requests = draw(4...40)
+        arrivals = .milliseconds(draw(100...5000))
+        maximumRequests = draw(0...5) == 0 ? draw(2...8) : 4096
+        leavingClients = draw(0...2) == 0 ? Double(draw(5...60)) / 100 : 0
+        answersTransfersAtOnce = draw(0...1) == 0
+    }
+
+    /// Shorter than in service, so that little virtual time covers them.
+    var gatewayLimits: GatewayLimits {
+        var limits = GatewayLimits()
+        limits.maximumRequests = maximumRequests
+        limits.placementDeadline = .seconds(8)
+        limits.requestDeadline = .seconds(40)
+        limits.answerDeadline = .seconds(1)
+        limits.askAgainInterval = .milliseconds(250)
+        limits.schedulerGrace = .seconds(2)
+        return limits
+    }
+
+    var workerLimits: WorkerLimits {
+        var limits = WorkerLimits(
+            prefillSlots: prefillSlots, decodeSequences: decodeSequences,
+            kvCapacityTokens: kvCapacityTokens, contextTokens: contextTokens,
+            kvBytesPerToken: 16)
+        limits.transferStallDeadline = .seconds(3)
+        return limits
+    }
+
+    var schedulerLimits: SchedulerLimits {
+        var limits = SchedulerLimits()
+        limits.lease = .milliseconds(1500)
+        limits.readingsInterval = .milliseconds(300)
+        limits.ownPause = .milliseconds(500)
+        return limits
+    }
+
+    var healthLimits: HealthLimits {
+        var limits = HealthLimits()
+        limits.probeInterval = .milliseconds(250)
+        limits.silenceDeadline = .milliseconds(1000)
+        limits.ownPause = .milliseconds(600)
+        return limits
+    }
+
+    /// Longest request this cluster can serve.
+    var longestRequestTokens: Int { min(contextTokens, kvCapacityTokens) }
+}

@@ -1,0 +1,434 @@
+import InferenceEngine
+import Roles
+import ServingTypes
+
+/// A whole cluster in virtual time: the machines that serve, under a seeded network and bad luck.
+///
+/// Whatever happens, each request ends exactly once, with exactly the tokens the model would give
+/// or with a failure the circumstances allow, and when all is quiet nothing is left anywhere.
+package final class ClusterSimulation {
+    package let plan: ClusterPlan
+    package private(set) var counts = SimulationCounts()
+    /// Promises that were broken; empty if the machines are right.
+    package private(set) var violations: [String] = []
+    /// Depends on everything that happened, in order.
+    package private(set) var digest: UInt64 = 0
+
+    private(set) var nanoseconds: Int64 = 0
+    private var queue = EventQueue()
+    private var generator: SeededGenerator
+    private var links: [SimulatedLink] = []
+    private var linkCount: UInt64 = 0
+    private var requests: [RequestID: SimulatedRequest] = [:]
+    private var isStormOver = false
+    private var idleLooks = 0
+    /// When a request was open last.
+    private var lastOpen: Int64 = 0
+
+    private(set) var gateways: [SimulatedGateway] = []
+    private(set) var workers: [SimulatedWorker] = []
+    private var scheduler: SimulatedScheduler?
+    private var agent: SimulatedAgent?
+    private var processes: [String: SimulatedProcess] = [:]
+
+    let fingerprint = ModelFingerprint([UInt8](repeating: 1, count: ModelFingerprint.byteCount))
+
+    package init(plan: ClusterPlan) {
+        self.plan = plan
+        generator = SeededGenerator(seed: plan.seed)
+        build()
+    }
+
+    /// Runs until all is quiet, or for so long that something must be stuck.
+    package func run() {
+        for process in processes.values.sorted(by: { $0.name < $1.name }) {
+            after(randomDuration(upTo: .milliseconds(300))) { process.start() }
+        }
+        for number in 1...UInt64(plan.requests) { schedule(request: number) }
+        if plan.weather != .calm { scheduleFaults() }
+        after(.seconds(2)) { [unowned self] in checkIdleness() }
+        let stormEnd = plan.arrivals + .seconds(4)
+        after(stormEnd) { [unowned self] in endStorm() }
+        // After the storm a request may wait and run as long as its limits say, not longer.
+        let limits = plan.gatewayLimits
+        let end = (stormEnd + limits.requestDeadline + plan.longestOutage + .seconds(20))
+            .nanoseconds
+        var nextLook: Int64 = 0
+        while violations.isEmpty, let next = queue.next(), next.nanoseconds <= end {
+            nanoseconds = next.nanoseconds
+            next.body()
+            counts.events += 1
+            if isStormOver, nanoseconds >= nextLook {
+                nextLook = nanoseconds + 500_000_000
+                if isQuiet { break }
+                checkPatience()
+            }
+        }
+        checkEnd()
+    }
+
+    // MARK: Building
+
+    private func build() {
+        for number in 1...plan.gateways {
+            gateways.append(SimulatedGateway("gateway-\(number)", plan: plan, cluster: self))
+        }
+        for number in 1...plan.prefillWorkers {
+            workers.append(
+                SimulatedWorker(
+                    "prefill-\(number)", role: .prefillWorker, plan: plan, cluster: self))
+        }
+        for number in 1...plan.decodeWorkers {
+            workers.append(
+                SimulatedWorker("decode-\(number)", role: .decodeWorker, plan: plan, cluster: self))
+        }
+        let scheduler = SimulatedScheduler(plan: plan, cluster: self)
+        self.scheduler = scheduler
+        var all: [SimulatedProcess] = gateways + workers + [scheduler]
+        if plan.hasHealthAgents {
+            let agent = SimulatedAgent(plan: plan, cluster: self)
+            self.agent = agent
+            all.append(agent)
+        }
+        for process in all { processes[process.name.name] = process }
+    }
+
+    private func schedule(request number: UInt64) {
+        let id = RequestID(high: 0, low: number)
+        let length = random(1...60)
+        let prompt = (0..<length).map { _ in TokenID(random(1...30_000)) }
+        var sampling = SamplingParameters()
+        sampling.seed = UInt64(random(0...1_000_000))
+        let job = GenerationJob(
+            request: id, modelName: "model", promptTokens: prompt,
+            maximumNewTokens: random(1...32), sampling: sampling)
+        let gateway = gateways[random(0...gateways.count - 1)]
+        after(randomDuration(upTo: plan.arrivals)) { [unowned self] in
+            // A client finds no gateway that is not there.
+            guard gateway.isUp else { return }
+            requests[id] = SimulatedRequest(job: job, submitted: nanoseconds)
+            counts.submitted += 1
+            gateway.submit(job)
+            guard Double(random(0...999)) / 1000 < plan.leavingClients else { return }
+            gateway.after(randomDuration(upTo: .milliseconds(400))) { gateway.leave(id) }
+        }
+    }
+
+    // MARK: Chance
+
+    func random(_ range: ClosedRange<Int>) -> Int { .random(in: range, using: &generator) }
+
+    func randomDuration(upTo limit: Duration) -> Duration {
+        .nanoseconds(Int64(random(0...Int(limit.nanoseconds))))
+    }
+
+    /// One way through the network: mostly short, now and then long.
+    func delay() -> Duration {
+        random(0...49) == 0
+            ? randomDuration(upTo: .milliseconds(plan.weather == .stormy ? 300 : 30))
+            : .microseconds(100) + randomDuration(upTo: .milliseconds(2))
+    }
+
+    enum Mishap { case engineFailure, damagedBlock }
+
+    func happens(_ mishap: Mishap) -> Bool {
+        guard plan.weather != .calm, !isStormOver else { return false }
+        return random(0...999) < (mishap == .engineFailure ? 4 : 10)
+    }
+
+    // MARK: Time
+
+    func at(_ time: Int64, _ body: @escaping () -> Void) { queue.add(at: time, body) }
+
+    private func after(_ duration: Duration, _ body: @escaping () -> Void) {
+        at(nanoseconds + duration.nanoseconds, body)
+    }
+
+    // MARK: Network
+
+    /// Connects to whatever life answers to that name; gives nil if none does in time.
+    func dial(
+        _ name: String, from dialer: SimulatedProcess, _ purpose: SimulatedLink.Purpose,
+        _ answer: @escaping (SimulatedLink?) -> Void
+    ) {
+        var isAnswered = false
+        func reply(_ link: SimulatedLink?) {
+            guard !isAnswered else {
+                link?.close(by: dialer)
+                return
+            }
+            isAnswered = true
+            answer(link)
+        }
+        dialer.after(.milliseconds(700)) { reply(nil) }
+        let dialerLife = dialer.life
+        after(delay()) { [unowned self] in
+            guard let target = processes[name], target.isUp else {
+                dialer.after(delay()) { reply(nil) }
+                return
+            }
+            target.handle(life: target.life) { [unowned self] in
+                guard dialer.isUp, dialer.life == dialerLife else { return }
+                linkCount += 1
+                let link = SimulatedLink(id: linkCount, purpose: purpose, from: dialer, to: target)
+                links.append(link)
+                target.accepted(link)
+                link.deliver(from: target) { reply(link) }
+            }
+        }
+    }
+
+    func breakLinks(of process: SimulatedProcess) {
+        let losesMessages = random(0...1) == 0
+        for link in links
+        where !link.isGone && (link.dialer === process || link.acceptor === process) {
+            link.breakDown(
+                noticedWithin: random(0...9) == 0 ? .seconds(3) : .milliseconds(20),
+                losesMessages: losesMessages)
+        }
+        links.removeAll { $0.isGone }
+    }
+
+    // MARK: Bad luck
+
+    private func scheduleFaults() {
+        let count = plan.weather == .windy ? random(1...6) : random(6...30)
+        for _ in 0..<count {
+            after(randomDuration(upTo: plan.arrivals + .seconds(3))) { [unowned self] in fault() }
+        }
+    }
+
+    private func fault() {
+        let victims = processes.values.filter(\.isUp).sorted { $0.name < $1.name }
+        guard !victims.isEmpty else { return }
+        let victim = victims[random(0...victims.count - 1)]
+        let worker = workers[random(0...workers.count - 1)]
+        counts.faults += 1
+        switch random(0...9) {
+        case 0...2:
+            crash(worker)
+        case 3:
+            // Gateways and scheduler fall less often than workers.
+            crash(victim)
+        case 4, 5:
+            victim.pause()
+            after(randomDuration(upTo: .seconds(random(0...2) == 0 ? 4 : 1))) { victim.resume() }
+        case 6, 7:
+            links.removeAll { $0.isGone }
+            guard !links.isEmpty else { return }
+            let link = links[random(0...links.count - 1)]
+            link.breakDown(
+                noticedWithin: random(0...3) == 0 ? .seconds(3) : .milliseconds(50),
+                losesMessages: random(0...1) == 0)
+        case 8:
+            worker.handle(life: worker.life) { worker.drain() }
+        default:
+            worker.handle(life: worker.life) { worker.loseEngine() }
+        }
+    }
+
+    private func crash(_ process: SimulatedProcess) {
+        guard process.isUp else { return }
+        process.crash()
+        restart(process.name, within: plan.longestOutage)
+    }
+
+    func restart(_ name: InstanceID, within limit: Duration) {
+        after(randomDuration(upTo: limit)) { [unowned self] in
+            if let process = processes[name.name], !process.isUp { process.start() }
+        }
+    }
+
+    /// From now on nothing breaks, and whatever hung goes on.
+    private func endStorm() {
+        isStormOver = true
+        for process in processes.values.sorted(by: { $0.name < $1.name }) {
+            if process.isPaused { process.resume() }
+        }
+    }
+
+    // MARK: Requests
+
+    func delivered(_ request: RequestID, _ tokens: [TokenID]) {
+        guard var known = requests[request] else { return }
+        known.received += tokens
+        requests[request] = known
+        counts.tokens += tokens.count
+        for token in tokens { digest = digest &* 31 &+ UInt64(token) }
+        digest = digest &* 31 &+ UInt64(nanoseconds)
+        expect(
+            known.answer.tokens.starts(with: known.received),
+            "\(request) got other tokens than the model gives: \(known.received)")
+    }
+
+    func finished(_ request: RequestID, _ reason: FinishReason) {
+        guard let known = end(request) else { return }
+        counts.finished += 1
+        expect(
+            known.received == known.answer.tokens && reason == known.answer.finish,
+            "\(request) finished early, late or for another reason (\(reason))")
+    }
+
+    func failed(_ request: RequestID, _ failure: GenerationFailure) {
+        guard let known = end(request) else { return }
+        counts.failed[failure.name, default: 0] += 1
+        let waited = Duration.nanoseconds(nanoseconds - known.restarted)
+        let limits = plan.gatewayLimits
+        let isAllowed =
+            switch failure {
+            case .tooManyRequests: plan.maximumRequests < 4096
+            case .noWorker: waited >= limits.placementDeadline && plan.weather != .calm
+            case .overloaded: waited >= limits.placementDeadline
+            case .tooLong: known.neededTokens > plan.longestRequestTokens
+            case .attemptsExhausted(let attempts, _):
+                plan.weather != .calm && attempts == limits.maximumAttempts
+            // Nothing lasts that long here: who runs into it has been forgotten.
+            case .deadline, .shuttingDown: false
+            }
+        expect(isAllowed, "\(request) failed without need: \(failure)")
+    }
+
+    func restarted(_ request: RequestID, attempt: UInt32, reason: String) {
+        expect(plan.weather != .calm, "\(request) starts again without need: \(reason)")
+        requests[request]?.restarted = nanoseconds
+        counts.restarted += 1
+        if requests[request]?.received.isEmpty == false { counts.resumed += 1 }
+    }
+
+    /// The client of this request is gone.
+    func left(_ request: RequestID) { if end(request) != nil { counts.left += 1 } }
+
+    /// The gateway of this request is gone, and its client with it.
+    func lostGateway(_ request: RequestID) { if end(request) != nil { counts.lost += 1 } }
+
+    private func end(_ request: RequestID) -> SimulatedRequest? {
+        guard let known = requests[request], !known.hasEnded else {
+            expect(false, "\(request) ends twice or is unknown")
+            return nil
+        }
+        requests[request]?.hasEnded = true
+        digest = digest &* 31 &+ UInt64(nanoseconds)
+        return known
+    }
+
+    /// A job must be the beginning of the right answer, and ask for what is missing of it.
+    func checkJob(_ job: SequenceJob, machine role: Role) {
+        let prompt = Array(job.tokens.dropLast(job.outputTokens))
+        guard let known = requests.values.first(where: { $0.job.promptTokens == prompt }) else {
+            return expect(false, "a job has a prompt that nobody sent")
+        }
+        let missing = known.job.maximumNewTokens - job.outputTokens
+        expect(
+            job.tokens == prompt + known.answer.tokens.prefix(job.outputTokens)
+                && job.sampling == known.job.sampling
+                && job.maximumNewTokens == (role == .prefillWorker ? 1 : missing)
+                && job.maximumNewTokens >= 1 && job.exportsKV == (role == .prefillWorker),
+            "\(known.job.request) is computed with wrong numbers: \(job)")
+    }
+
+    // MARK: Judging
+
+    func expect(_ isTrue: Bool, _ sentence: @autoclosure () -> String) {
+        guard !isTrue, violations.count < 10 else { return }
+        violations.append("at \(Double(nanoseconds) / 1e9) s: \(sentence())")
+    }
+
+    /// In calm weather nobody waits while every worker is idle, longer than a few messages take.
+    private func checkIdleness() {
+        let isIdle =
+            workers.allSatisfy(\.isFree) && gateways.contains { !$0.open.isEmpty }
+            && scheduler?.servingWorkers == workers.count
+        idleLooks = isIdle ? idleLooks + 1 : 0
+        // Delays are up to 30 ms; a request needs a few before a worker has something of it.
+        expect(
+            plan.weather != .calm || idleLooks < 20,
+            "requests wait although all workers have been idle for 200 ms")
+        after(.milliseconds(10)) { [unowned self] in checkIdleness() }
+    }
+
+    /// What is left of a request goes with it, not with a deadline long after.
+    private func checkPatience() {
+        let isOver = requests.count == counts.submitted && requests.values.allSatisfy(\.hasEnded)
+        guard isOver else {
+            lastOpen = nanoseconds
+            return
+        }
+        let patience = plan.longestOutage + .seconds(12)
+        guard nanoseconds - lastOpen > patience.nanoseconds else { return }
+        for worker in workers {
+            expect(worker.isUp && worker.isFree, "\(worker.name) holds something for too long")
+        }
+    }
+
+    private var isQuiet: Bool {
+        requests.count == counts.submitted && requests.values.allSatisfy(\.hasEnded)
+            && processes.values.allSatisfy(\.isUp) && workers.allSatisfy(\.isFree)
+            && gateways.allSatisfy(\.open.isEmpty)
+            && scheduler?.servingWorkers == workers.count
+    }
+
+    private func checkEnd() {
+        guard violations.isEmpty else { return }
+        for request in requests.values.sorted(by: { $0.submitted < $1.submitted })
+        where !request.hasEnded {
+            expect(false, "\(request.job.request) waits for ever")
+        }
+        for worker in workers {
+            expect(worker.isUp && worker.isFree, "\(worker.name) still holds something")
+        }
+        expect(
+            scheduler?.servingWorkers == workers.count,
+            "only \(scheduler?.servingWorkers ?? 0) of \(workers.count) workers serve in the end")
+    }
+}
+
+/// What one simulation saw.
+package struct SimulationCounts: Sendable, Hashable {
+    package var events = 0
+    package var submitted = 0
+    package var finished = 0
+    package var failed: [String: Int] = [:]
+    package var left = 0
+    package var lost = 0
+    package var restarted = 0
+    /// Restarts after tokens had been delivered.
+    package var resumed = 0
+    package var tokens = 0
+    package var faults = 0
+
+    package init() {}
+}
+
+/// One request as its client sees it.
+private struct SimulatedRequest {
+    let job: GenerationJob
+    let submitted: Int64
+    var restarted: Int64
+    let answer: (tokens: [TokenID], finish: FinishReason)
+    var received: [TokenID] = []
+    var hasEnded = false
+
+    init(job: GenerationJob, submitted: Int64) {
+        self.job = job
+        self.submitted = submitted
+        restarted = submitted
+        answer = ModelFunction.answer(
+            to: job.promptTokens, maximumNewTokens: job.maximumNewTokens, seed: job.sampling.seed)
+    }
+
+    var neededTokens: Int { job.promptTokens.count + job.maximumNewTokens }
+}
+
+extension GenerationFailure {
+    fileprivate var name: String {
+        switch self {
+        case .tooManyRequests: "too many requests"
+        case .noWorker: "no worker"
+        case .overloaded: "overloaded"
+        case .tooLong: "too long"
+        case .attemptsExhausted: "attempts exhausted"
+        case .deadline: "deadline"
+        case .shuttingDown: "shutting down"
+        }
+    }
+}

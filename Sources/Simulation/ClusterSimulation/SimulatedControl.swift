@@ -1,0 +1,151 @@
+import Roles
+import ServingTypes
+
+/// The scheduler's shell in the simulated cluster.
+final class SimulatedScheduler: SimulatedProcess {
+    private let plan: ClusterPlan
+    private var machine: SchedulerMachine
+    private var links: [LinkID: SimulatedLink] = [:]
+
+    init(plan: ClusterPlan, cluster: ClusterSimulation) {
+        self.plan = plan
+        machine = SchedulerMachine(limits: plan.schedulerLimits, epoch: 0)
+        super.init("scheduler", role: .scheduler, cluster: cluster)
+    }
+
+    var servingWorkers: Int {
+        machine.status.view.members.count { $0.state == .serving }
+    }
+
+    override func begin() {
+        machine = SchedulerMachine(limits: plan.schedulerLimits, epoch: life)
+        every(.milliseconds(100)) { [unowned self] in perform(machine.tick(now: now)) }
+    }
+
+    override func end() { links = [:] }
+
+    override func accepted(_ link: SimulatedLink) { links[LinkID(link.id)] = link }
+
+    override func closed(_ link: SimulatedLink) {
+        links[LinkID(link.id)] = nil
+        perform(machine.closed(LinkID(link.id), now: now))
+    }
+
+    override func received(
+        _ message: ControlMessage, tokens: [TokenID], on link: SimulatedLink
+    ) {
+        let peer = link.other(than: self)
+        let identity = PeerIdentity(cluster: "simulated", role: peer.role, instance: peer.name)
+        perform(machine.received(message, from: identity, on: LinkID(link.id), now: now))
+    }
+
+    private func perform(_ actions: [SchedulerAction]) {
+        for action in actions {
+            switch action {
+            case .push(let view, let to):
+                for link in to { links[link]?.send(.groupView(view), from: self) }
+            case .answer(let message, let to):
+                links[to]?.send(message, from: self)
+            case .refuse(_, let id):
+                guard let link = links.removeValue(forKey: id) else { continue }
+                link.close(by: self)
+                perform(machine.closed(id, now: now))
+            case .changed: break
+            }
+        }
+    }
+}
+
+/// The health-agent's shell in the simulated cluster.
+final class SimulatedAgent: SimulatedProcess {
+    private let plan: ClusterPlan
+    private var machine: HealthMachine
+    private var scheduler: SimulatedLink?
+    private var watched: [InstanceID: SimulatedLink?] = [:]
+
+    init(plan: ClusterPlan, cluster: ClusterSimulation) {
+        self.plan = plan
+        machine = HealthMachine(host: "host", limits: plan.healthLimits)
+        super.init("health-agent", role: .healthAgent, cluster: cluster)
+    }
+
+    override func begin() {
+        machine = HealthMachine(host: "host", limits: plan.healthLimits)
+        every(.milliseconds(250)) { [unowned self] in perform(machine.tick(now: now)) }
+        dialScheduler()
+    }
+
+    override func end() {
+        scheduler = nil
+        watched = [:]
+    }
+
+    private func dialScheduler() {
+        cluster.dial("scheduler", from: self, .control) { [unowned self] link in
+            guard let link else {
+                after(cluster.randomDuration(upTo: .milliseconds(400))) { [unowned self] in
+                    dialScheduler()
+                }
+                return
+            }
+            scheduler = link
+            link.send(.subscribe(Subscribe()), from: self)
+        }
+    }
+
+    private func dial(_ instance: InstanceID) {
+        cluster.dial(instance.name, from: self, .control) { [unowned self] link in
+            guard case .some(.none) = watched[instance] else {
+                link?.close(by: self)
+                return
+            }
+            if let link { watched[instance] = .some(link) } else { redial(instance) }
+        }
+    }
+
+    private func redial(_ instance: InstanceID) {
+        after(.milliseconds(200)) { [unowned self] in
+            if case .some(.none) = watched[instance] { dial(instance) }
+        }
+    }
+
+    override func closed(_ link: SimulatedLink) {
+        if link === scheduler {
+            scheduler = nil
+            dialScheduler()
+        } else if let instance = watched.first(where: { $0.value === link })?.key {
+            watched[instance] = .some(nil)
+            redial(instance)
+        }
+    }
+
+    override func received(
+        _ message: ControlMessage, tokens: [TokenID], on link: SimulatedLink
+    ) {
+        switch message {
+        case .groupView(let view): perform(machine.viewChanged(view, now: now))
+        case .pong(let pong): machine.answered(link.acceptor.name, pong, now: now)
+        default: break
+        }
+    }
+
+    private func perform(_ actions: [HealthAction]) {
+        for action in actions {
+            switch action {
+            case .watch(let instance, _, _):
+                watched[instance] = .some(nil)
+                dial(instance)
+            case .forget(let instance):
+                watched.removeValue(forKey: instance)??.close(by: self)
+            case .ping(let instance, let ping):
+                watched[instance]??.send(.ping(ping), from: self)
+            case .report(let findings):
+                let host = HostReading(
+                    host: "host", cores: 1, busyFraction: 0, loadAverage: 0, totalMemoryBytes: 1,
+                    availableMemoryBytes: 1, devices: [])
+                scheduler?.send(
+                    .healthReport(HealthReport(host: host, findings: findings)), from: self)
+            }
+        }
+    }
+}

@@ -1,0 +1,391 @@
+import InferenceEngine
+import Roles
+import ServingTypes
+
+/// A line of a scenario that is no command.
+struct ScenarioError: Error, Equatable {
+    var command: String
+}
+
+/// One gateway, one scheduler and some workers; messages wait until they are delivered.
+struct ScenarioCluster {
+    struct Letter {
+        var message: ControlMessage
+        var tokens: [TokenID]
+        var sender: InstanceID
+        var receiver: InstanceID
+    }
+
+    static let gateway = InstanceID("gateway")
+    static let scheduler = InstanceID("scheduler")
+    static let gatewayLink = LinkID(1)
+
+    var gateway = GatewayMachine(seed: 1)
+    var scheduler: SchedulerMachine? = SchedulerMachine(epoch: 1)
+    var epoch: UInt64 = 1
+    var workers: [InstanceID: ScenarioWorker] = [:]
+    var incarnations: UInt64 = 0
+    var transfers: [AttemptID: TransferPlan] = [:]
+    var now = MonotonicTime.start
+    var letters: [Letter] = []
+    var leaving: [InstanceID] = []
+    var transcript: [String] = []
+    private var shownMembers = ""
+
+    init() {
+        subscribe()
+    }
+
+    private mutating func subscribe() {
+        let peer = identity(Self.gateway, .gateway)
+        let now = now
+        perform(
+            scheduler?.received(
+                .subscribe(Subscribe()), from: peer, on: Self.gatewayLink, now: now) ?? [])
+    }
+
+    // MARK: Commands
+
+    mutating func run(_ command: String) throws -> [String] {
+        transcript = []
+        let words = command.split(separator: " ").map(String.init)
+        let error = ScenarioError(command: command)
+        func number(_ name: String, or usual: Int? = nil) throws -> Int {
+            guard let index = words.firstIndex(of: name) else {
+                if let usual { return usual }
+                throw error
+            }
+            guard index + 1 < words.count, let number = Int(words[index + 1]) else { throw error }
+            return number
+        }
+        func worker() throws -> InstanceID {
+            guard words.count > 1, workers[InstanceID(words[1])] != nil else { throw error }
+            return InstanceID(words[1])
+        }
+        switch words.first {
+        case "worker" where words.count > 1:
+            start(
+                InstanceID(words[1]), slots: try number("slots", or: 2),
+                sequences: try number("sequences", or: 4),
+                capacity: try number("capacity", or: 100))
+        case "submit" where words.count > 1:
+            submit(words[1], prompt: try number("prompt"), new: try number("new"))
+        case "leave" where words.count > 1:
+            perform(gateway.cancel(request(words[1])))
+        case "deliver":
+            deliver(atMost: words.count == 1 ? .max : try number("deliver"))
+        case "compute": compute(try words.count > 1 ? [worker()] : workers.keys.sorted())
+        case "tick": tick(.seconds(try number("tick")))
+        case "crash": crash(try worker())
+        case "restart": restart(try worker())
+        case "drain":
+            let name = try worker()
+            act(name) { machine, _ in machine.drain() }
+            heartbeat(name)
+        case "scheduler" where words.last == "away": scheduler = nil
+        case "scheduler" where words.last == "back": schedulerBack()
+        case "status": tellStatus()
+        default: throw error
+        }
+        return transcript
+    }
+
+    private func identity(_ instance: InstanceID, _ role: Role) -> PeerIdentity {
+        PeerIdentity(cluster: "scenario", role: role, instance: instance)
+    }
+
+    private func request(_ name: String) -> RequestID {
+        RequestID(high: 0, low: UInt64(name.unicodeScalars.first?.value ?? 0))
+    }
+
+    private mutating func submit(_ name: String, prompt: Int, new: Int) {
+        let job = GenerationJob(
+            request: request(name), modelName: "model",
+            promptTokens: (1...max(1, prompt)).map { TokenID($0) }, maximumNewTokens: new,
+            sampling: SamplingParameters())
+        perform(gateway.submit(job, now: now))
+    }
+
+    // MARK: Workers
+
+    private mutating func start(
+        _ name: InstanceID, slots: Int, sequences: Int, capacity: Int
+    ) {
+        let role: Role = name.name.hasPrefix("prefill") ? .prefillWorker : .decodeWorker
+        incarnations += 1
+        let address = NetworkAddress(host: name.name, port: 1)
+        let description = InstanceDescription(
+            instance: name, role: role, incarnation: incarnations, host: "host",
+            controlAddress: address, bulkAddress: address, modelName: "model",
+            fingerprint: ModelFingerprint(
+                [UInt8](repeating: 1, count: ModelFingerprint.byteCount)),
+            contextTokens: 100, kvBytesPerToken: 1, kvCapacityBytes: capacity,
+            prefillSlots: slots, decodeSequences: sequences, device: "CPU")
+        workers[name] = ScenarioWorker(description)
+        register(name)
+        perform(gateway.connected(name, now: now))
+    }
+
+    private mutating func register(_ name: InstanceID) {
+        guard let worker = workers[name] else { return }
+        tell(
+            .register(Register(description: worker.description, status: worker.status)),
+            from: name)
+    }
+
+    private mutating func heartbeat(_ name: InstanceID) {
+        guard let worker = workers[name], worker.isUp else { return }
+        tell(.heartbeat(Heartbeat(status: worker.status)), from: name)
+    }
+
+    private mutating func tell(_ message: ControlMessage, from name: InstanceID) {
+        guard let worker = workers[name], scheduler != nil else { return }
+        let link = LinkID(100 + worker.description.incarnation)
+        let peer = identity(name, worker.description.role)
+        let now = now
+        perform(scheduler?.received(message, from: peer, on: link, now: now) ?? [])
+    }
+
+    private mutating func crash(_ name: InstanceID) {
+        workers[name]?.isUp = false
+        letters.removeAll { $0.sender == name || $0.receiver == name }
+        let lost = transfers.filter { attempt, plan in
+            plan.decodeInstance == name || sender(of: attempt) == name
+        }
+        perform(gateway.disconnected(name, now: now))
+        if let worker = workers[name] {
+            let link = LinkID(100 + worker.description.incarnation)
+            let now = now
+            perform(scheduler?.closed(link, now: now) ?? [])
+        }
+        for (attempt, plan) in lost.sorted(by: { $0.key.request.low < $1.key.request.low }) {
+            let prefill = sender(of: attempt)
+            transfers[attempt] = nil
+            if let prefill, prefill != name {
+                act(prefill) { machine, _ in
+                    machine.transferEnded(
+                        attempt, failure: KVDone(attempt: attempt, code: .transfer, reason: "lost"))
+                }
+            } else {
+                act(plan.decodeInstance) { machine, _ in machine.kvLost(attempt, reason: "lost") }
+            }
+        }
+    }
+
+    private func sender(of attempt: AttemptID) -> InstanceID? {
+        guard let plan = transfers[attempt] else { return nil }
+        return workers.first { $0.value.machine.exportingAttempt(plan.sequence) == attempt }?.key
+    }
+
+    private mutating func restart(_ name: InstanceID) {
+        guard let old = workers[name]?.description else { return }
+        start(
+            name, slots: old.prefillSlots, sequences: old.decodeSequences,
+            capacity: old.kvCapacityBytes)
+    }
+
+    private mutating func schedulerBack() {
+        epoch += 1
+        scheduler = SchedulerMachine(epoch: epoch)
+        subscribe()
+        for name in workers.keys.sorted() where workers[name]?.isUp == true { register(name) }
+    }
+
+    // MARK: Time
+
+    private mutating func tick(_ duration: Duration) {
+        let end = now + duration
+        while now < end {
+            now = now + .milliseconds(250)
+            for name in workers.keys.sorted() {
+                act(name) { machine, now in machine.tick(now: now) }
+                heartbeat(name)
+            }
+            let now = now
+            perform(scheduler?.tick(now: now) ?? [])
+            perform(gateway.tick(now: now))
+        }
+    }
+
+    private mutating func compute(_ names: [InstanceID]) {
+        for name in names where workers[name]?.isUp == true {
+            for event in workers[name]?.iterate() ?? [] {
+                if case .exported(let sequence, let block) = event {
+                    export(sequence, block, of: name)
+                } else {
+                    act(name) { machine, _ in machine.engine(event) }
+                }
+            }
+        }
+    }
+
+    private mutating func export(_ sequence: SequenceID, _ block: KVBlock, of name: InstanceID) {
+        guard let attempt = workers[name]?.machine.exportingAttempt(sequence),
+            let plan = transfers[attempt]
+        else { return }
+        send(
+            .kvChunk(
+                KVChunk(
+                    attempt: attempt, tokenStart: block.tokenStart, tokenCount: block.tokenCount)),
+            from: name, to: plan.decodeInstance)
+    }
+
+    // MARK: Messages
+
+    private mutating func send(
+        _ message: ControlMessage, tokens: [TokenID] = [], from: InstanceID, to: InstanceID
+    ) {
+        transcript.append("\(from) → \(to): \(sentence(message, tokens))")
+        letters.append(Letter(message: message, tokens: tokens, sender: from, receiver: to))
+    }
+
+    private mutating func deliver(atMost count: Int) {
+        var left = count
+        while left > 0, !letters.isEmpty {
+            left -= 1
+            let letter = letters.removeFirst()
+            if letter.receiver == Self.gateway {
+                perform(gateway.received(letter.message, from: letter.sender, now: now))
+            } else {
+                receive(letter)
+            }
+        }
+        // A worker closes its connection after its last words.
+        for name in leaving where !letters.contains(where: { $0.sender == name }) {
+            leaving.removeAll { $0 == name }
+            perform(gateway.disconnected(name, now: now))
+        }
+    }
+
+    private mutating func receive(_ letter: Letter) {
+        let name = letter.receiver
+        switch letter.message {
+        case .kvOffer(let offer):
+            guard let worker = workers[name] else { return }
+            let refusal = workers[name]?.machine.kvOffered(
+                offer, fingerprint: worker.description.fingerprint, now: now)
+            if let refusal { send(.kvDone(refusal), from: name, to: letter.sender) }
+        case .kvChunk(let chunk):
+            if let refusal = workers[name]?.machine.kvRefusal(of: chunk) {
+                send(.kvDone(refusal), from: name, to: letter.sender)
+            } else {
+                _ = workers[name]?.machine.kvLanded(chunk, now: now)
+            }
+        case .kvEnd(let end):
+            act(name, answering: letter.sender) { machine, now in machine.kvEnded(end, now: now) }
+        case .kvAbort(let abort):
+            act(name) { machine, _ in machine.kvAborted(abort.attempt) }
+        case .kvDone(let done):
+            guard transfers.removeValue(forKey: done.attempt) != nil else { return }
+            act(name) { machine, _ in
+                machine.transferEnded(done.attempt, failure: done.code == nil ? nil : done)
+            }
+        default:
+            act(name) { machine, now in
+                machine.received(
+                    letter.message, tokens: letter.tokens, from: Self.gatewayLink,
+                    secret: ReservationSecret(high: 0, low: 1), now: now)
+            }
+        }
+    }
+
+    // MARK: Actions
+
+    private mutating func act(
+        _ name: InstanceID, answering sender: InstanceID? = nil,
+        _ event: (inout WorkerMachine, MonotonicTime) -> [WorkerAction]
+    ) {
+        guard var worker = workers[name], worker.isUp else { return }
+        let actions = event(&worker.machine, now)
+        workers[name] = worker
+        for action in actions { perform(action, of: name, answering: sender) }
+    }
+
+    private mutating func perform(
+        _ action: WorkerAction, of name: InstanceID, answering sender: InstanceID?
+    ) {
+        switch action {
+        case .send(let message, _), .broadcast(let message):
+            send(message, from: name, to: Self.gateway)
+        case .run(let job):
+            transcript.append("\(name) computes \(list(job.tokens)), \(job.maximumNewTokens) new")
+            workers[name]?.jobs.append(job)
+        case .cancelSequence(let sequence): workers[name]?.cancel(sequence)
+        case .openTransfer(let plan):
+            transfers[plan.attempt] = plan
+            guard let fingerprint = workers[name]?.description.fingerprint else { return }
+            send(
+                .kvOffer(
+                    KVOffer(
+                        attempt: plan.attempt, secret: plan.secret, fingerprint: fingerprint,
+                        tokens: plan.tokens)), from: name, to: plan.decodeInstance)
+        case .endTransfer(let end):
+            guard let plan = transfers[end.attempt] else { return }
+            send(.kvEnd(end), from: name, to: plan.decodeInstance)
+        case .abortTransfer(let attempt, let reason):
+            guard let plan = transfers.removeValue(forKey: attempt) else { return }
+            if workers[plan.decodeInstance]?.isUp == true {
+                send(
+                    .kvAbort(KVAbort(attempt: attempt, reason: reason)), from: name,
+                    to: plan.decodeInstance)
+            }
+            act(name) { machine, _ in machine.transferEnded(attempt, failure: nil) }
+        case .answerTransfer(let done):
+            if let sender { send(.kvDone(done), from: name, to: sender) }
+        case .drained:
+            transcript.append("\(name) has drained and leaves")
+            tell(.deregister(Deregister(reason: "drained")), from: name)
+            workers[name]?.isUp = false
+            leaving.append(name)
+        }
+    }
+
+    private mutating func perform(_ actions: [GatewayAction]) {
+        for action in actions {
+            switch action {
+            case .send(let message, let to, let tokens):
+                send(message, tokens: tokens ?? [], from: Self.gateway, to: to)
+            case .deliver(let request, let tokens):
+                transcript.append("client \(letter(request)) gets \(list(tokens.map(\.token)))")
+            case .finish(let request, let reason):
+                transcript.append("client \(letter(request)): finished (\(reason))")
+            case .fail(let request, let failure):
+                transcript.append("client \(letter(request)): failed, \(failure)")
+            case .restarted(let request, let attempt, let reason):
+                transcript.append("\(letter(request)) starts again as #\(attempt): \(reason)")
+            }
+        }
+    }
+
+    private mutating func perform(_ actions: [SchedulerAction]) {
+        for action in actions {
+            switch action {
+            case .push(let view, _):
+                let members = view.members.map { "\($0.description.instance) \($0.state)" }
+                    .joined(separator: ", ")
+                if members != shownMembers {
+                    transcript.append(
+                        "scheduler → gateway: view of \(members.isEmpty ? "nobody" : members)")
+                    shownMembers = members
+                }
+                perform(gateway.viewChanged(view, now: now))
+            case .answer, .refuse: break
+            case .changed(let instance, let state, let reason):
+                transcript.append("\(instance) is \(state?.name ?? "gone"): \(reason)")
+            }
+        }
+    }
+
+    private mutating func tellStatus() {
+        transcript.append(
+            "gateway: \(gateway.requestCount) requests, \(gateway.waitingCount) wait")
+        for (name, worker) in workers.sorted(by: { $0.key < $1.key }) where worker.isUp {
+            let status = worker.status
+            transcript.append(
+                worker.description.role == .prefillWorker
+                    ? "\(name): \(status.freePrefillSlots) slots free"
+                    : "\(name): \(status.runningSequences) run, "
+                        + "\(status.reservedKVBytes) tokens reserved")
+        }
+    }
+}
