@@ -78,6 +78,7 @@ let modules: [Module] = [
     Module(layer: .core, name: "Scheduling", uses: ["ServingTypes"]),
     Module(
         layer: .core, name: "Roles", uses: ["ServingTypes", "Scheduling", "InferenceEngine"]),
+    Module(layer: .core, name: "ChatAPI", uses: ["ServingTypes"]),
     Module(
         layer: .core, name: "WireProtocol",
         uses: ["ServingTypes", "CWireMessages", "CProtobufC", "CChecksums"]),
@@ -99,6 +100,17 @@ let modules: [Module] = [
     Module(
         layer: .adapter, name: "SimulatedEngine",
         uses: ["ServingTypes", "InferenceEngine", "EngineRuntime"]),
+    Module(
+        layer: .adapter, name: "ServiceRuntime", uses: ["ServingTypes"],
+        products: [
+            configuration, coreMetrics, logging, serviceLifecycle, unixSignals, yams,
+        ]),
+    Module(
+        layer: .adapter, name: "HTTPServer", uses: ["ServingTypes", "ChatAPI", "ServiceRuntime"],
+        products: [hummingbird, logging, nioCore, nioPosix, serviceLifecycle]),
+    Module(
+        layer: .adapter, name: "HTTPClient", uses: ["ServingTypes"],
+        products: [nioCore, nioPosix, nioHTTP1]),
 
     // Services: the shell of each role.
 
@@ -110,6 +122,9 @@ let tests: [(name: String, uses: [String])] = [
     ("ServingTypesTests", ["ServingTypes"]),
     ("WireProtocolTests", ["WireProtocol", "ServingTypes", "CChecksums"]),
     ("KVTransferTests", ["KVTransfer", "WireProtocol", "ServingTypes", "CBytePlanes"]),
+    ("ChatAPITests", ["ChatAPI", "ServingTypes"]),
+    ("ServiceRuntimeTests", ["ServiceRuntime", "ServingTypes"]),
+    ("HTTPServerTests", ["HTTPServer", "ServiceRuntime", "ChatAPI", "ServingTypes"]),
     ("TidyTests", []),
     ("InferenceEngineTests", ["InferenceEngine", "ServingTypes"]),
     ("EngineRuntimeTests", ["EngineRuntime", "InferenceEngine", "ServingTypes"]),

@@ -1,0 +1,166 @@
+import CoreMetrics
+package import Logging
+package import ServiceLifecycle
+import Synchronization
+import UnixSignals
+
+#if canImport(Glibc)
+    import Glibc
+#elseif canImport(Darwin)
+    import Darwin
+#endif
+
+/// What a service gets from its process.
+package struct ServiceRuntime: Sendable {
+    package let name: String
+    package let settings: RuntimeSettings
+    package let logger: Logger
+    package let metrics: MetricsRegistry
+}
+
+/// How a process was called.
+package struct ProcessCall: Sendable {
+    /// Without the program's name.
+    package var arguments: [String]
+    package var environment: [String: String]
+    /// Ends the process at once.
+    package var exit: @Sendable (Int32) -> Void = { _exit($0) }
+    package var parentProcess: @Sendable () -> Int32 = { getppid() }
+    package var writeOutput: @Sendable (String) -> Void = writeToStandardOutput
+    package var writeError: @Sendable (String) -> Void = writeToStandardError
+
+    package init(arguments: [String], environment: [String: String]) {
+        self.arguments = arguments
+        self.environment = environment
+    }
+}
+
+/// Bounds of waiting in `runService`.
+private enum RunLimits {
+    /// Between two looks at the parent process.
+    static let parentPoll = Duration.seconds(1)
+    /// After the shutdown limit, until the process ends without its services' consent.
+    static let cancellation = Duration.seconds(5)
+}
+
+/// Runs a service's parts until they end, fail, or a signal comes.
+///
+/// SIGTERM and SIGINT shut down gracefully, within the setting `shutdown-limit`; a second signal
+/// ends the process at once. Errors become one line on standard error.
+///
+/// - Parameters:
+///   - settings: declares and reads the service's keys; those of the runtime are added.
+///   - services: makes the parts; they start in this order and shut down in reverse.
+/// - Returns: the exit code for the process.
+package func runService<Settings: Sendable>(
+    name: String, version: String, call: ProcessCall,
+    settings read: (inout SettingsReader) throws(SettingsError) -> Settings,
+    services make: (Settings, ServiceRuntime) async throws -> [any Service]
+) async -> Int32 {
+    do {
+        var reader = try SettingsReader(
+            service: name, version: version, arguments: call.arguments,
+            environment: call.environment)
+        let own = try read(&reader)
+        let common = try RuntimeSettings(&reader)
+        try reader.finish()
+        let runtime = ServiceRuntime(name: name, settings: common)
+        let services = try await make(own, runtime)
+        runtime.logger.notice("Starting.", metadata: ["version": "\(version)"])
+        try await run(services, runtime, call)
+        runtime.logger.notice("Ended.")
+        return ExitCode.success.rawValue
+    } catch SettingsError.textRequested(let text) {
+        call.writeOutput(text + "\n")
+        return ExitCode.success.rawValue
+    } catch let failure as any ServiceFailure {
+        call.writeError("\(name): \(failure.description)\n")
+        return failure.exitCode.rawValue
+    } catch {
+        call.writeError("\(name): \(error)\n")
+        return ExitCode.internalError.rawValue
+    }
+}
+
+extension ServiceRuntime {
+    /// Swift-log and swift-metrics take their back ends once per process.
+    private static let isBootstrapped = Atomic(false)
+
+    package init(name: String, settings: RuntimeSettings) {
+        let metrics = MetricsRegistry()
+        let make: @Sendable (String) -> any LogHandler = { label in
+            ServiceLogHandler(
+                label: label, level: settings.logLevel.level, format: settings.logFormat)
+        }
+        if !Self.isBootstrapped.exchange(true, ordering: .relaxed) {
+            LoggingSystem.bootstrap(make)
+            MetricsSystem.bootstrap(metrics)
+        }
+        metrics.observe("process_resident_memory_bytes", "Memory of the process that is in RAM.") {
+            ResidentMemory.bytes().map(Double.init)
+        }
+        self.init(
+            name: name, settings: settings, logger: Logger(label: name, factory: make),
+            metrics: metrics)
+    }
+}
+
+private func run(
+    _ services: [any Service], _ runtime: ServiceRuntime, _ call: ProcessCall
+) async throws {
+    var configuration = ServiceGroupConfiguration(services: services, logger: runtime.logger)
+    configuration.maximumGracefulShutdownDuration = runtime.settings.shutdownLimit
+    let group = ServiceGroup(configuration: configuration)
+    let signals = await UnixSignalsSequence(trapping: [.sigterm, .sigint])
+    try await withThrowingTaskGroup(of: Void.self) { tasks in
+        tasks.addTask { await watch(signals, group, runtime, call) }
+        if runtime.settings.exitsWithParent {
+            tasks.addTask { await watchParent(group, runtime.logger, call) }
+        }
+        defer { tasks.cancelAll() }
+        do {
+            try await group.run()
+        } catch is CancellationError {
+            runtime.logger.warning("Running work was cut off at the shutdown limit.")
+        }
+    }
+}
+
+/// The first signal shuts down, the second one ends the process, and so does the limit.
+private func watch(
+    _ signals: UnixSignalsSequence, _ group: ServiceGroup, _ runtime: ServiceRuntime,
+    _ call: ProcessCall
+) async {
+    await withDiscardingTaskGroup { tasks in
+        var isShuttingDown = false
+        for await signal in signals {
+            if isShuttingDown {
+                runtime.logger.warning("A second signal came; ending at once.")
+                call.exit(128 + (signal == .sigint ? SIGINT : SIGTERM))
+                continue
+            }
+            isShuttingDown = true
+            runtime.logger.notice("Shutting down.", metadata: ["signal": "\(signal)"])
+            await group.triggerGracefulShutdown()
+            tasks.addTask {
+                let limit = runtime.settings.shutdownLimit + RunLimits.cancellation
+                guard (try? await Task.sleep(for: limit)) != nil else { return }
+                runtime.logger.error("The shutdown took too long; ending at once.")
+                call.exit(ExitCode.internalError.rawValue)
+            }
+        }
+        tasks.cancelAll()
+    }
+}
+
+private func watchParent(
+    _ group: ServiceGroup, _ logger: Logger, _ call: ProcessCall
+) async {
+    let parent = call.parentProcess()
+    while (try? await Task.sleep(for: RunLimits.parentPoll)) != nil {
+        guard call.parentProcess() != parent else { continue }
+        logger.notice("The parent process is gone; shutting down.")
+        await group.triggerGracefulShutdown()
+        return
+    }
+}
