@@ -111,6 +111,10 @@ let modules: [Module] = [
     Module(
         layer: .adapter, name: "HTTPClient", uses: ["ServingTypes"],
         products: [nioCore, nioPosix, nioHTTP1]),
+    Module(
+        layer: .adapter, name: "Transport", uses: ["ServingTypes", "WireProtocol", "COpenSSL"],
+        products: [logging, nioCore, nioPosix]),
+    Module(layer: .adapter, name: "HostProbe", uses: ["ServingTypes"]),
 
     // Services: the shell of each role.
 
@@ -125,6 +129,7 @@ let tests: [(name: String, uses: [String])] = [
     ("ChatAPITests", ["ChatAPI", "ServingTypes"]),
     ("ServiceRuntimeTests", ["ServiceRuntime", "ServingTypes"]),
     ("HTTPServerTests", ["HTTPServer", "ServiceRuntime", "ChatAPI", "ServingTypes"]),
+    ("TransportTests", ["ServingTypes", "Transport", "WireProtocol"]),
     ("TidyTests", []),
     ("InferenceEngineTests", ["InferenceEngine", "ServingTypes"]),
     ("EngineRuntimeTests", ["EngineRuntime", "InferenceEngine", "ServingTypes"]),

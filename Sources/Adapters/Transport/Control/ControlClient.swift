@@ -1,0 +1,180 @@
+package import Logging
+package import NIOCore
+internal import NIOPosix
+package import ServingTypes
+internal import Synchronization
+
+/// Keeps one control connection to one address.
+package struct ControlClient: Sendable {
+    private let address: NetworkAddress
+    private let context: TLSContext
+    private let policy: PeerPolicy
+    private let limits: ControlHandler.Limits
+    private let logger: Logger
+    private let group: any EventLoopGroup
+
+    /// - Parameters:
+    ///   - address: a host name is looked up for each attempt.
+    ///   - hello: names the same process as the context's certificate.
+    package init(
+        address: NetworkAddress, context: TLSContext, hello: Hello, expects: PeerExpectation,
+        accepts: HelloCheck? = nil, idle: Duration = TransportLimits.idle,
+        eventLoopGroup: any EventLoopGroup = .singletonMultiThreadedEventLoopGroup, logger: Logger
+    ) throws(TransportError) {
+        try self.init(
+            address: address, context: context, hello: hello, expects: expects, accepts: accepts,
+            limits: ControlHandler.Limits(idle: idle), eventLoopGroup: eventLoopGroup,
+            logger: logger)
+    }
+
+    init(
+        address: NetworkAddress, context: TLSContext, hello: Hello, expects: PeerExpectation,
+        accepts: HelloCheck? = nil, limits: ControlHandler.Limits,
+        eventLoopGroup: any EventLoopGroup = .singletonMultiThreadedEventLoopGroup, logger: Logger
+    ) throws(TransportError) {
+        policy = try PeerPolicy(
+            context: context, hello: hello, roles: [expects.role], instance: expects.instance,
+            accepts: accepts)
+        self.address = address
+        self.context = context
+        self.limits = limits
+        self.logger = logger
+        group = eventLoopGroup
+    }
+
+    /// Runs a closure for one session after the other until the task is cancelled.
+    ///
+    /// When the closure or the connection ends, it connects again after a pause that grows from
+    /// `TransportLimits.firstBackoff` to `longestBackoff`; after a refusal that only an operator
+    /// can mend it waits `permanentRefusalBackoff`.
+    package func run(
+        onSession: @escaping @Sendable (ControlSession) async throws -> Void
+    ) async {
+        var backoff = Backoff()
+        var lastProblem: String?
+        while !Task.isCancelled {
+            let start = ContinuousClock.now
+            var problem: TransportError?
+            do {
+                try await connectOnce(onSession)
+            } catch let error as TransportError {
+                problem = error
+            } catch is CancellationError {
+                break
+            } catch {
+                logger.info("Control session ended", metadata: metadata(error))
+            }
+            if ContinuousClock.now - start >= TransportLimits.steadySession {
+                backoff = Backoff()
+                lastProblem = nil
+            }
+            let pause = backoff.next(afterPermanentRefusal: problem?.isPermanent ?? false)
+            if let problem, !Task.isCancelled {
+                report(problem, isNew: problem.description != lastProblem, pause: pause)
+                lastProblem = problem.description
+            }
+            try? await Task.sleep(for: pause)
+        }
+    }
+
+    /// Connects once, runs the closure and closes.
+    ///
+    /// - Throws: `TransportError` if there is no session, otherwise what the closure throws.
+    package func connectOnce<Result: Sendable>(
+        _ body: @Sendable (ControlSession) async throws -> Result
+    ) async throws -> Result {
+        let session = try await connect()
+        do {
+            let result = try await body(session)
+            await session.finish()
+            return result
+        } catch {
+            await session.finish()
+            throw error
+        }
+    }
+
+    private func connect() async throws -> ControlSession {
+        let attempt = Attempt()
+        return try await withTaskCancellationHandler {
+            let greeted: EventLoopFuture<ControlSession>
+            do {
+                greeted = try await ClientBootstrap(group: group)
+                    .channelOption(.tcpOption(.tcp_nodelay), value: 1)
+                    .channelOption(.socketOption(.so_keepalive), value: 1)
+                    .connectTimeout(TimeAmount(limits.handshake))
+                    .connect(host: address.host, port: address.port) { channel in
+                        prepare(channel, attempt)
+                    }
+            } catch {
+                try Task.checkCancellation()
+                throw TransportError.connectFailed(address: address, problem: "\(error)")
+            }
+            return try await greeted.get()
+        } onCancel: {
+            attempt.cancel()
+        }
+    }
+
+    /// The future in the future: one for the TCP connection, one for the greeting.
+    private func prepare(
+        _ channel: any Channel, _ attempt: Attempt
+    ) -> EventLoopFuture<EventLoopFuture<ControlSession>> {
+        let greeted = channel.eventLoop.makePromise(of: ControlSession.self)
+        return channel.eventLoop.makeCompletedFuture {
+            try addHandlers(
+                to: channel, context: context, side: .client(serverName: nil), policy: policy,
+                limits: limits, logger: logger, greeted: greeted)
+            attempt.add(channel)
+            return greeted.futureResult
+        }
+    }
+
+    private func report(_ problem: TransportError, isNew: Bool, pause: Duration) {
+        let level: Logger.Level = !isNew ? .debug : problem.isPermanent ? .error : .warning
+        var metadata = metadata(problem)
+        metadata["retry_in"] = "\(pause)"
+        logger.log(level: level, "Control connection failed", metadata: metadata)
+    }
+
+    private func metadata(_ error: any Error) -> Logger.Metadata {
+        ["address": "\(address)", "error": "\(error)"]
+    }
+}
+
+/// The channels of one attempt to connect: a host name may have several addresses.
+private final class Attempt: Sendable {
+    private struct State {
+        var channels: [any Channel] = []
+        var isCancelled = false
+    }
+
+    private let state = Mutex(State())
+
+    func add(_ channel: any Channel) {
+        let isCancelled = state.withLock { state in
+            state.channels.append(channel)
+            return state.isCancelled
+        }
+        if isCancelled { channel.close(promise: nil) }
+    }
+
+    func cancel() {
+        let channels = state.withLock { state in
+            state.isCancelled = true
+            return state.channels
+        }
+        for channel in channels { channel.close(promise: nil) }
+    }
+}
+
+/// Pauses between attempts: twice as long each time, by chance up to half shorter.
+struct Backoff {
+    private var longest = TransportLimits.firstBackoff
+
+    mutating func next(afterPermanentRefusal isPermanent: Bool) -> Duration {
+        let pause = isPermanent ? TransportLimits.permanentRefusalBackoff : longest
+        longest = min(longest * 2, TransportLimits.longestBackoff)
+        return pause * Double.random(in: 0.5...1)
+    }
+}

@@ -1,0 +1,199 @@
+package import Logging
+package import NIOCore
+internal import NIOPosix
+package import ServingTypes
+internal import Synchronization
+
+/// Accepts control connections and runs a closure for each.
+package final class ControlListener: Sendable {
+    private struct State {
+        var server: (any Channel)?
+        var isStopping = false
+        var channels: [ObjectIdentifier: any Channel] = [:]
+    }
+
+    private let address: NetworkAddress
+    private let context: TLSContext
+    private let policy: PeerPolicy
+    private let limits: ControlHandler.Limits
+    private let connectionLimit: Int
+    private let logger: Logger
+    private let group: any EventLoopGroup
+    private let state = Mutex(State())
+    private let sessions: AsyncStream<ControlSession>
+    private let newSession: AsyncStream<ControlSession>.Continuation
+
+    /// - Parameters:
+    ///   - address: port 0 takes a free one.
+    ///   - hello: names the same process as the context's certificate.
+    package convenience init(
+        address: NetworkAddress, context: TLSContext, hello: Hello, allowedRoles: Set<Role>,
+        accepts: HelloCheck? = nil, idle: Duration = TransportLimits.idle,
+        eventLoopGroup: any EventLoopGroup = .singletonMultiThreadedEventLoopGroup, logger: Logger
+    ) throws(TransportError) {
+        try self.init(
+            address: address, context: context, hello: hello, allowedRoles: allowedRoles,
+            accepts: accepts, limits: ControlHandler.Limits(idle: idle),
+            eventLoopGroup: eventLoopGroup, logger: logger)
+    }
+
+    init(
+        address: NetworkAddress, context: TLSContext, hello: Hello, allowedRoles: Set<Role>,
+        accepts: HelloCheck? = nil, limits: ControlHandler.Limits,
+        connectionLimit: Int = TransportLimits.controlConnections,
+        eventLoopGroup: any EventLoopGroup = .singletonMultiThreadedEventLoopGroup, logger: Logger
+    ) throws(TransportError) {
+        policy = try PeerPolicy(
+            context: context, hello: hello, roles: allowedRoles, accepts: accepts)
+        self.address = address
+        self.context = context
+        self.limits = limits
+        self.connectionLimit = connectionLimit
+        self.logger = logger
+        group = eventLoopGroup
+        (sessions, newSession) = AsyncStream.makeStream(
+            bufferingPolicy: .bufferingOldest(connectionLimit))
+    }
+
+    /// The address with its real port; nil before `start`.
+    package var boundAddress: NetworkAddress? {
+        guard let local = state.withLock(\.server?.localAddress), let host = local.ipAddress,
+            let port = local.port
+        else { return nil }
+        return NetworkAddress(host: host, port: port)
+    }
+
+    /// Begins to listen; sessions wait until `run`.
+    ///
+    /// A second call changes nothing.
+    ///
+    /// - Returns: the address with its real port.
+    @discardableResult
+    package func start() async throws(TransportError) -> NetworkAddress {
+        if let boundAddress { return boundAddress }
+        let bootstrap = ServerBootstrap(group: group)
+            .serverChannelOption(.backlog, value: TransportLimits.acceptBacklog)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+            .childChannelOption(.socketOption(.so_keepalive), value: 1)
+            .childChannelInitializer { channel in self.take(channel) }
+        do {
+            let server = try await bootstrap.bind(host: address.host, port: address.port).get()
+            server.closeFuture.whenComplete { _ in self.newSession.finish() }
+            state.withLock { $0.server = server }
+        } catch {
+            throw .listenFailed(address: address, problem: "\(error)")
+        }
+        return boundAddress ?? address
+    }
+
+    /// Runs a closure for each session until the task is cancelled, then closes all of them.
+    ///
+    /// A session is closed when its closure ends, however it ends. Returns when everything is
+    /// closed. Called once.
+    package func run(
+        _ onSession: @escaping @Sendable (ControlSession) async throws -> Void
+    ) async throws(TransportError) {
+        try await start()
+        await withTaskCancellationHandler {
+            await withDiscardingTaskGroup { group in
+                for await session in sessions {
+                    group.addTask { await self.serve(session, onSession) }
+                }
+                group.cancelAll()
+            }
+        } onCancel: {
+            stop()
+        }
+        stop()
+        // Those still greeting, and those greeted that nobody has taken.
+        for channel in state.withLock({ Array($0.channels.values) }) {
+            channel.close(promise: nil)
+            try? await channel.closeFuture.get()
+        }
+        if !Task.isCancelled { throw .connectionLost("the listening socket was closed") }
+    }
+
+    private func serve(
+        _ session: ControlSession,
+        _ onSession: @Sendable (ControlSession) async throws -> Void
+    ) async {
+        do {
+            try await onSession(session)
+        } catch is CancellationError {
+        } catch {
+            logger.info(
+                "Control session ended",
+                metadata: ["peer": "\(session.peer)", "error": "\(error)"])
+        }
+        await session.finish()
+    }
+
+    private func stop() {
+        let server = state.withLock { state in
+            state.isStopping = true
+            return state.server
+        }
+        server?.close(promise: nil)
+        newSession.finish()
+    }
+
+    // MARK: On event loops
+
+    private func take(_ channel: any Channel) -> EventLoopFuture<Void> {
+        let isAdmitted = state.withLock { state in
+            guard !state.isStopping, state.channels.count < connectionLimit else { return false }
+            state.channels[ObjectIdentifier(channel)] = channel
+            return true
+        }
+        guard isAdmitted else {
+            let error = TransportError.tooManyConnections(limit: connectionLimit)
+            logger.warning("Control connection not taken", metadata: ["error": "\(error)"])
+            return channel.eventLoop.makeFailedFuture(error)
+        }
+        channel.closeFuture.whenComplete { _ in
+            self.state.withLock { $0.channels[ObjectIdentifier(channel)] = nil }
+        }
+        let greeted = channel.eventLoop.makePromise(of: ControlSession.self)
+        greeted.futureResult.whenComplete { result in self.welcome(result, channel) }
+        return channel.eventLoop.makeCompletedFuture {
+            try addHandlers(
+                to: channel, context: self.context, side: .server, policy: self.policy,
+                limits: self.limits, logger: self.logger, greeted: greeted)
+        }
+    }
+
+    private func welcome(
+        _ result: Result<ControlSession, any Error>, _ channel: any Channel
+    ) {
+        switch result {
+        case .success(let session):
+            if case .enqueued = newSession.yield(session) { return }
+            session.close()
+        case .failure(let error):
+            if error as? TransportError == .shutDown { return }
+            logger.warning(
+                "Control peer refused",
+                metadata: [
+                    "error": "\(error)",
+                    "remote": "\(channel.remoteAddress?.description ?? "unknown")",
+                ])
+        }
+    }
+}
+
+/// The handlers of a control connection, for either side.
+func addHandlers(
+    to channel: any Channel, context: TLSContext, side: TLSSide, policy: PeerPolicy,
+    limits: ControlHandler.Limits, logger: Logger, greeted: EventLoopPromise<ControlSession>
+) throws {
+    do {
+        try channel.pipeline.syncOperations.addHandlers([
+            TLSHandler(context: context, side: side, handshakeDeadline: limits.handshake),
+            ControlHandler(policy: policy, limits: limits, logger: logger, greeted: greeted),
+        ])
+    } catch {
+        greeted.fail(error)
+        throw error
+    }
+}

@@ -1,0 +1,50 @@
+/// Every bound of this module.
+package enum TransportLimits {
+    // Connections.
+
+    /// Time for TCP, TLS and `Hello` together, on either side.
+    package static let handshake = Duration.seconds(5)
+    /// A control connection without any inbound frame for this long is closed; peers beat every
+    /// second.
+    package static let idle = Duration.seconds(30)
+    /// How long a closing side waits for the peer to have read everything.
+    package static let closeLinger = Duration.milliseconds(500)
+    /// Open connections of one control listener; more are closed at once.
+    package static let controlConnections = 4096
+    /// Open connections, and so threads, of one bulk listener; more are closed at once.
+    package static let bulkConnections = 256
+    /// Connections the kernel holds for a listener that has not accepted them yet.
+    static let acceptBacklog: Int32 = 256
+    /// Pause of a listener after `accept` failed, for example without free file descriptors.
+    static let acceptPause = Duration.milliseconds(50)
+
+    // Reconnection.
+
+    package static let firstBackoff = Duration.milliseconds(100)
+    package static let longestBackoff = Duration.seconds(5)
+    /// Pause after a refusal that only an operator can mend.
+    package static let permanentRefusalBackoff = Duration.seconds(30)
+    /// A session that held this long makes the next pause short again.
+    static let steadySession = Duration.seconds(5)
+
+    // Bytes.
+
+    /// Bytes a control session holds for a peer that does not read; above it the session ends.
+    package static let waitingBytes = 16 << 20
+    /// Frames a control session holds for a caller that does not read; then the socket waits.
+    static let waitingFrames = 16
+    /// Plaintext encrypted in one go; with record overhead it stays below 64 KiB, which malloc
+    /// serves from its heap.
+    static let sealedChunkBytes = 48 << 10
+    /// Plaintext taken out of OpenSSL in one go: one TLS record.
+    static let openedChunkBytes = 16 << 10
+    /// Plaintext a TLS handler holds before its handshake has ended.
+    static let bytesBeforeHandshake = 1 << 20
+    /// TLS records sent under one key: 64 GiB of full ones, a sixth of AES-GCM's limit
+    /// (RFC 8446, 5.5).
+    static let recordsPerKey = 1 << 22
+    /// Longest PEM file read.
+    static let certificateFileBytes = 1 << 20
+    /// Names in one certificate that are looked at.
+    static let certificateNames = 64
+}
