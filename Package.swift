@@ -115,10 +115,68 @@ let modules: [Module] = [
         layer: .adapter, name: "Transport", uses: ["ServingTypes", "WireProtocol", "COpenSSL"],
         products: [logging, nioCore, nioPosix]),
     Module(layer: .adapter, name: "HostProbe", uses: ["ServingTypes"]),
+    Module(
+        layer: .adapter, name: "ServiceStart",
+        uses: [
+            "ServingTypes", "InferenceEngine", "ServiceRuntime", "Transport", "HTTPServer",
+        ],
+        products: [logging, serviceLifecycle]),
+    Module(
+        layer: .adapter, name: "LocalCluster",
+        uses: ["ServingTypes", "ServiceRuntime", "ServiceStart", "Transport"]),
 
     // Services: the shell of each role.
+    Module(
+        layer: .service, name: "SchedulerService",
+        uses: [
+            "ServingTypes", "Roles", "Transport", "WireProtocol", "ServiceRuntime", "ServiceStart",
+        ],
+        products: [logging, metrics, serviceLifecycle]),
+    Module(
+        layer: .service, name: "HealthService",
+        uses: [
+            "ServingTypes", "Roles", "Transport", "WireProtocol", "ServiceRuntime", "ServiceStart",
+            "HostProbe",
+        ],
+        products: [logging, serviceLifecycle]),
+    Module(
+        layer: .service, name: "WorkerService",
+        uses: [
+            "ServingTypes", "InferenceEngine", "Roles", "KVTransfer", "WireProtocol", "Transport",
+            "ServiceRuntime", "ServiceStart", "LlamaEngine", "SimulatedEngine",
+        ],
+        products: [logging, metrics, serviceLifecycle]),
+    Module(
+        layer: .service, name: "GatewayService",
+        uses: [
+            "ServingTypes", "InferenceEngine", "Roles", "ChatAPI", "WireProtocol", "Transport",
+            "HTTPServer", "ServiceRuntime", "ServiceStart", "LlamaEngine", "SimulatedEngine",
+        ],
+        products: [logging, metrics, nioCore, serviceLifecycle]),
 
     // Executables.
+    Module(
+        layer: .executable, name: "gateway",
+        uses: ["GatewayService", "ServiceStart", "ServingTypes"]),
+    Module(
+        layer: .executable, name: "scheduler",
+        uses: ["SchedulerService", "ServiceStart", "ServingTypes"]),
+    Module(
+        layer: .executable, name: "prefill-worker",
+        uses: ["WorkerService", "ServiceStart", "ServiceRuntime", "ServingTypes"]),
+    Module(
+        layer: .executable, name: "decode-worker",
+        uses: ["WorkerService", "ServiceStart", "ServiceRuntime", "ServingTypes"]),
+    Module(
+        layer: .executable, name: "health-agent",
+        uses: ["HealthService", "ServiceStart", "ServingTypes"]),
+    Module(
+        layer: .executable, name: "pdserve",
+        uses: [
+            "ServingTypes", "HTTPClient", "LocalCluster", "ServiceRuntime", "ServiceStart",
+            "Transport", "WireProtocol",
+        ],
+        products: [argumentParser, logging]),
 ]
 
 /// Test targets: the tested module and what else the tests use.
@@ -130,6 +188,14 @@ let tests: [(name: String, uses: [String])] = [
     ("ServiceRuntimeTests", ["ServiceRuntime", "ServingTypes"]),
     ("HTTPServerTests", ["HTTPServer", "ServiceRuntime", "ChatAPI", "ServingTypes"]),
     ("TransportTests", ["ServingTypes", "Transport", "WireProtocol"]),
+    (
+        "IntegrationTests",
+        [
+            "HTTPClient", "LocalCluster", "LlamaEngine", "EngineRuntime", "InferenceEngine",
+            "ServiceStart", "ServingTypes", "Transport", "gateway", "scheduler",
+            "prefill-worker", "decode-worker", "health-agent", "pdserve",
+        ]
+    ),
     ("TidyTests", []),
     ("InferenceEngineTests", ["InferenceEngine", "ServingTypes"]),
     ("EngineRuntimeTests", ["EngineRuntime", "InferenceEngine", "ServingTypes"]),

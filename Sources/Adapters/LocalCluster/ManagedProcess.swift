@@ -1,0 +1,81 @@
+package import Foundation
+package import ServiceStart
+package import ServingTypes
+import Synchronization
+
+/// One started service process of a local cluster.
+package final class ManagedProcess: Sendable {
+    package let name: String
+    package let role: Role
+    package let logFile: URL
+    /// Where it listens, by its own word after the ports were bound.
+    package let announcement: Announcement
+    private let process: Process
+
+    init(
+        name: String, role: Role, logFile: URL, announcement: Announcement, process: Process
+    ) {
+        self.name = name
+        self.role = role
+        self.logFile = logFile
+        self.announcement = announcement
+        self.process = process
+    }
+
+    package var processIdentifier: Int32 { process.processIdentifier }
+    package var isRunning: Bool { process.isRunning }
+    /// Exit status, or the negative number of the signal that ended it; nil while it runs.
+    package var exitStatus: Int32? {
+        guard !process.isRunning else { return nil }
+        let status = process.terminationStatus
+        return process.terminationReason == .uncaughtSignal ? -status : status
+    }
+
+    package func signal(_ number: Int32) {
+        if process.isRunning { kill(process.processIdentifier, number) }
+    }
+
+    /// Waits until the process has ended; false if it has not in time.
+    @discardableResult
+    package func waitUntilExit(within deadline: Duration) async -> Bool {
+        let end = ContinuousClock.now + deadline
+        while process.isRunning {
+            guard ContinuousClock.now < end else { return false }
+            try? await Task.sleep(for: .milliseconds(10))
+        }
+        return true
+    }
+
+    /// Resident memory in bytes; nil once it has ended.
+    package var residentBytes: Int? {
+        let path = "/proc/\(process.processIdentifier)/statm"
+        guard process.isRunning,
+            let text = try? String(contentsOfFile: path, encoding: .utf8)
+        else { return nil }
+        let pages = text.split(separator: " ").dropFirst().first.flatMap { Int($0) }
+        return pages.map { $0 * Int(sysconf(Int32(_SC_PAGESIZE))) }
+    }
+
+    /// The last lines of its log.
+    package func logTail(lines: Int = 15) -> String {
+        LocalCluster.tail(of: logFile, lines: lines)
+    }
+}
+
+/// Why a local cluster could not start; the person reads it.
+package enum LocalClusterError: Error, Sendable, CustomStringConvertible {
+    case executableMissing(path: String)
+    case exitedEarly(name: String, status: Int32, log: String)
+    case notReady(name: String, seconds: Int, log: String)
+
+    package var description: String {
+        switch self {
+        case .executableMissing(let path):
+            "the executable \(path) is missing; build it with 'make build'"
+        case .exitedEarly(let name, let status, let log):
+            "\(name) ended with status \(status) while starting; its last words:\n\(log)"
+        case .notReady(let name, let seconds, let log):
+            "\(name) was not ready after \(seconds) s; its last words:\n\(log)"
+        }
+    }
+}

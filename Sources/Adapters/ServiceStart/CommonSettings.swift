@@ -1,0 +1,109 @@
+import Foundation
+package import Logging
+package import ServiceRuntime
+package import ServingTypes
+package import Transport
+
+/// Settings that all services share.
+package struct CommonSettings: Sendable {
+    package let role: Role
+    package let cluster: String
+    package let hostName: String
+    package let adminListen: NetworkAddress
+    private let name: String?
+    private let certificates: String
+    private let certificate: String?
+    private let key: String?
+    private let announce: String?
+
+    /// - Parameter adminListen: default address of the process's own endpoint; nil if it has none.
+    package init(
+        _ reader: inout SettingsReader, role: Role, adminListen: NetworkAddress? = nil
+    ) throws(SettingsError) {
+        self.role = role
+        cluster = try reader.text(
+            "cluster", default: "pdserve", "Name of the cluster, as in the certificates.")
+        name = try reader.optionalText(
+            "name",
+            "Name of this process, unique in its cluster; default: the role, or with a "
+                + "certificate for any name the role and the machine's host name.")
+        hostName = try reader.text(
+            "host-name", default: ProcessInfo.processInfo.hostName,
+            "Name of this host; a health-agent probes the workers with its own host name.")
+        certificates = try reader.text(
+            "certificates", default: "certificates",
+            "Folder with ca.pem and the .pem and .key of this process or of its role.")
+        certificate = try reader.optionalText(
+            "certificate", "Certificate file, if it is not in the folder.")
+        key = try reader.optionalText("key", "Key file, if it is not in the folder.")
+        if let adminListen {
+            self.adminListen = try reader.address(
+                "admin-listen", default: adminListen, "Address of /live, /health and /metrics.")
+        } else {
+            self.adminListen = NetworkAddress(host: "127.0.0.1", port: 0)
+        }
+        announce = try reader.optionalText(
+            "announce", "File to write the bound addresses to.")
+    }
+
+    /// Loads the certificate and says who this process is.
+    package func identify(incarnation: UInt64) throws(TransportError) -> ProcessIdentity {
+        let folder = URL(fileURLWithPath: certificates)
+        func path(_ file: String) -> String { folder.appending(path: file).path }
+        let own = name.flatMap { name in
+            FileManager.default.fileExists(atPath: path("\(name).pem")) ? name : nil
+        }
+        let file = own ?? role.name
+        let identity = try TLSIdentity(
+            TLSIdentity.Paths(
+                authority: path("ca.pem"), certificate: certificate ?? path("\(file).pem"),
+                key: key ?? path("\(file).key")))
+        let isForAnyName = identity.peer.instance == PeerIdentity.anyInstance
+        let fallback =
+            isForAnyName
+            ? "\(role.name)-\(ProcessInfo.processInfo.hostName)" : identity.peer.instance.name
+        let hello = Hello(
+            cluster: cluster, role: role, instance: InstanceID(name ?? fallback),
+            incarnation: incarnation, productVersion: Product.version)
+        return ProcessIdentity(context: try TLSContext(identity), hello: hello)
+    }
+
+    package func write(_ announcement: Announcement) throws {
+        if let announce { try announcement.write(to: URL(fileURLWithPath: announce)) }
+    }
+
+    /// The address others reach this process at.
+    ///
+    /// - Parameters:
+    ///   - bound: where it listens; a wildcard address says nothing to others.
+    ///   - advertised: host the operator names; nil if none.
+    package static func reachable(
+        _ bound: NetworkAddress, advertised: String?
+    ) -> NetworkAddress {
+        let isWildcard = ["0.0.0.0", "::"].contains(bound.host)
+        let host = advertised ?? (isWildcard ? ProcessInfo.processInfo.hostName : bound.host)
+        return NetworkAddress(host: host, port: bound.port)
+    }
+}
+
+/// Who a process is: its certificate, ready to use, and its greeting.
+package struct ProcessIdentity: Sendable {
+    package var context: TLSContext
+    package var hello: Hello
+
+    /// A connection to another process that is kept up.
+    package func client(
+        of peer: PeerExpectation, at address: NetworkAddress, logger: Logger
+    ) throws(TransportError) -> ControlClient {
+        try ControlClient(
+            address: address, context: context, hello: hello, expects: peer, logger: logger)
+    }
+
+    /// Connections to workers that come and go.
+    package func links(logger: Logger) -> LinkSet {
+        LinkSet(logger: logger) { instance, role, address throws(TransportError) in
+            try client(
+                of: PeerExpectation(role, instance: instance), at: address, logger: logger)
+        }
+    }
+}

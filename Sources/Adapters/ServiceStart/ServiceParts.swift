@@ -1,0 +1,54 @@
+package import HTTPServer
+import ServiceLifecycle
+package import ServiceRuntime
+package import ServingTypes
+
+/// The endpoint on which a process tells how it is, and where it says so.
+package struct Administration: Sendable {
+    package let endpoint: HTTPEndpoint
+
+    package init(
+        _ common: CommonSettings, _ runtime: ServiceRuntime,
+        complaint: @escaping @Sendable () -> String?
+    ) {
+        var routes = HTTPRoutes()
+        routes.addAdministration(metrics: runtime.metrics) { ServiceHealth(complaint()) }
+        endpoint = HTTPEndpoint(
+            address: common.adminListen, routes: routes, logger: runtime.logger)
+    }
+}
+
+extension ServiceHealth {
+    /// - Parameter complaint: nil if all is well.
+    package init(_ complaint: String?) {
+        self = complaint.map { .unavailable($0) } ?? .ready
+    }
+}
+
+/// Writes the process's addresses to the file that was asked for, once all are bound.
+package struct Announcer: Service {
+    private let common: CommonSettings
+    private let control: NetworkAddress?
+    private let bulk: NetworkAddress?
+    private let http: HTTPEndpoint?
+    private let admin: HTTPEndpoint?
+
+    package init(
+        _ common: CommonSettings, control: NetworkAddress? = nil, bulk: NetworkAddress? = nil,
+        http: HTTPEndpoint? = nil, admin: HTTPEndpoint? = nil
+    ) {
+        self.common = common
+        self.control = control
+        self.bulk = bulk
+        self.http = http
+        self.admin = admin
+    }
+
+    package func run() async throws {
+        var announcement = Announcement(control: control, bulk: bulk)
+        announcement.http = try await http?.boundAddress()
+        announcement.admin = try await admin?.boundAddress()
+        try common.write(announcement)
+        try await gracefulShutdown()
+    }
+}

@@ -1,0 +1,15 @@
+import ArgumentParser
+import ServiceStart
+
+/// The command line tool for people.
+@main
+struct PDServe: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "pdserve",
+        abstract: "Serves large language models with prefill and decode apart.",
+        version: Product.version,
+        subcommands: [
+            UpCommand.self, ChatCommand.self, StatusCommand.self, CertificatesCommand.self,
+            HealthcheckCommand.self,
+        ])
+}

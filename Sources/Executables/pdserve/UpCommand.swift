@@ -1,0 +1,104 @@
+import ArgumentParser
+import Foundation
+import HTTPClient
+import LocalCluster
+import ServiceRuntime
+import ServiceStart
+import ServingTypes
+
+/// Starts a whole cluster on this host and keeps it running.
+struct UpCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "up",
+        abstract: "Start all five services on loopback, ask one question, keep serving.")
+
+    @Option(help: "The GGUF file to serve.")
+    var model: String
+
+    @Option(help: "Number of prefill-workers.")
+    var prefillWorkers = 1
+
+    @Option(help: "Number of decode-workers.")
+    var decodeWorkers = 1
+
+    @Option(help: "Address of the gateway's HTTP interface.")
+    var http = "127.0.0.1:8080"
+
+    @Option(help: "Folder for certificates, logs and addresses.")
+    var folder = "run"
+
+    @Option(help: "Computing threads of each worker; default: the cores shared out among them.")
+    var threads: Int?
+
+    @Option(help: "The question to ask once it serves.")
+    var question = "Explain generators."
+
+    @Flag(help: "End after the first answer.")
+    var once = false
+
+    func run() async throws {
+        guard FileManager.default.isReadableFile(atPath: model) else {
+            throw ValidationError("The model file \(model) can't be read; give a GGUF file.")
+        }
+        let cluster = LocalCluster(settings: settings)
+        let outcome = await withStopSignals {
+            try await start(cluster)
+            if !once { try await keepServing(cluster) }
+        }
+        write("stopping")
+        await cluster.stop()
+        if case .failed(let error) = outcome { throw error }
+    }
+
+    private var settings: LocalCluster.Settings {
+        let executable = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
+        let folder = URL(fileURLWithPath: folder)
+        var settings = LocalCluster.Settings(
+            executables: executable.deletingLastPathComponent(), folder: folder,
+            modelPath: URL(fileURLWithPath: model).path)
+        settings.httpListen = http
+        settings.prefillWorkers = prefillWorkers
+        settings.decodeWorkers = decodeWorkers
+        let workers = max(1, prefillWorkers + decodeWorkers)
+        let share = max(1, ProcessInfo.processInfo.activeProcessorCount / workers)
+        let threads = ["--threads", "\(self.threads ?? share)"]
+        settings.arguments = [.prefillWorker: threads, .decodeWorker: threads]
+        return settings
+    }
+
+    private func start(_ cluster: LocalCluster) async throws {
+        write(
+            "starting scheduler, \(prefillWorkers) prefill-worker(s), \(decodeWorkers) "
+                + "decode-worker(s), health-agent and gateway; logs are in \(folder)/")
+        try await cluster.start()
+        try await cluster.waitUntilHealthy { address in
+            let answer = try? await HTTPCall("GET", address, "/health").collect()
+            return answer?.head.status == 200
+        }
+        guard let address = cluster.httpAddress else { return }
+        write("serving on http://\(address)\n\n> \(question)")
+        var session = ChatSession(
+            address: address, temperature: 0.6, repeatPenalty: 1.15, maxTokens: 128)
+        try await session.say(question)
+        write(
+            """
+
+            Try it:
+              curl -N http://\(address)/v1/chat/completions -H 'Content-Type: application/json' \\
+                -d '{"messages":[{"role":"user","content":"\(question)"}],"stream":true,\
+            "temperature":0.6,"repeat_penalty":1.15}'
+            Ctrl-C stops everything.
+            """)
+    }
+
+    /// Returns only by cancellation, or by the loss of a process.
+    private func keepServing(_ cluster: LocalCluster) async throws {
+        while true {
+            try await Task.sleep(for: .milliseconds(500))
+            for process in cluster.all where !process.isRunning {
+                throw LocalClusterError.exitedEarly(
+                    name: process.name, status: process.exitStatus ?? 0, log: process.logTail())
+            }
+        }
+    }
+}

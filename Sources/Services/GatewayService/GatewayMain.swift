@@ -1,0 +1,120 @@
+import ChatAPI
+package import HTTPServer
+import InferenceEngine
+import LlamaEngine
+import Logging
+import NIOCore
+package import Roles
+package import ServiceLifecycle
+package import ServiceRuntime
+package import ServiceStart
+package import ServingTypes
+import SimulatedEngine
+import Transport
+
+/// Settings of the gateway.
+package struct GatewaySettings: Sendable {
+    /// Whose tokens the gateway speaks.
+    package enum Engine: String, Sendable, CaseIterable {
+        case llama
+        case simulated
+    }
+
+    package var common: CommonSettings
+    package var scheduler: NetworkAddress
+    package var httpListen: NetworkAddress
+    package var engine: Engine
+    package var modelPath: String?
+    package var modelName: String?
+    package var http: HTTPLimits
+    package var httpsCertificate: String?
+    package var httpsKey: String?
+    package var limits = GatewayLimits()
+
+    package init(_ reader: inout SettingsReader) throws(SettingsError) {
+        common = try CommonSettings(
+            &reader, role: .gateway)
+        scheduler = try reader.address(
+            "scheduler", default: NetworkAddress(host: "127.0.0.1", port: 7400),
+            "Control address of the scheduler.")
+        httpListen = try reader.address(
+            "http-listen", default: NetworkAddress(host: "127.0.0.1", port: 8080),
+            "Address for clients.")
+        engine = try reader.choice(
+            "engine", default: Engine.llama,
+            "The workers' engine: it decides how text becomes tokens.")
+        modelPath = try reader.optionalText(
+            "model", "The GGUF file that is served; only its vocabulary is loaded.")
+        modelName = try reader.optionalText(
+            "model-name", "Name for clients; default: the name written in the model file.")
+        http = try HTTPLimits(&reader)
+        httpsCertificate = try reader.optionalText(
+            "https-certificate", "PEM certificate chain for clients; without it they speak HTTP.")
+        httpsKey = try reader.optionalText("https-key", "PEM key of the certificate.")
+        limits.maximumRequests = try reader.integer(
+            "maximum-requests", default: limits.maximumRequests, in: 1...1_000_000,
+            "Requests in flight or waiting; more are answered 429.")
+        limits.placementDeadline = try reader.duration(
+            "placement-deadline", default: limits.placementDeadline,
+            in: .milliseconds(10) ... .seconds(3600),
+            "Time a request may wait for workers before it is answered 503.")
+        limits.requestDeadline = try reader.duration(
+            "request-deadline", default: limits.requestDeadline,
+            in: .seconds(1) ... .seconds(86_400), "Time a whole request may take.")
+    }
+}
+
+/// Builds the gateway from its settings.
+package enum GatewayMain {
+    package static func services(
+        _ settings: GatewaySettings, _ runtime: ServiceRuntime
+    ) async throws -> [any Service] {
+        let logger = runtime.logger
+        let common = settings.common
+        let identity = try common.identify(incarnation: .random(in: 1 ... .max))
+        let tokenizer = try makeTokenizer(settings)
+        let scheduler = try identity.client(
+            of: PeerExpectation(.scheduler), at: settings.scheduler, logger: logger)
+        let links = identity.links(logger: logger)
+        let gateway = GatewayService(
+            scheduler: scheduler, links: links, limits: settings.limits,
+            seed: .random(in: 0 ... .max), drainDeadline: runtime.settings.shutdownLimit,
+            logger: logger)
+        let completions = CompletionService(gateway: gateway, tokenizer: tokenizer)
+        var routes = HTTPRoutes()
+        completions.addRoutes(to: &routes)
+        routes.addAdministration(metrics: runtime.metrics) { ServiceHealth(gateway.complaint) }
+        let tls = try httpsContext(settings)
+        let http = HTTPEndpoint(
+            address: settings.httpListen, limits: settings.http, routes: routes, logger: logger
+        ) { channel in
+            guard let tls else { return }
+            try channel.pipeline.syncOperations.addHandler(
+                TLSHandler(context: tls, side: .server))
+        }
+        logger.notice("the gateway is ready", metadata: ["model": "\(tokenizer.modelName)"])
+        return [gateway, http, Announcer(common, http: http)]
+    }
+
+    private static func httpsContext(_ settings: GatewaySettings) throws -> TLSContext? {
+        guard let certificate = settings.httpsCertificate else { return nil }
+        guard let key = settings.httpsKey else {
+            throw SettingsError.missing(key: "https-key", expected: "path of a PEM key")
+        }
+        return try TLSContext.httpsServer(certificatePath: certificate, keyPath: key)
+    }
+
+    private static func makeTokenizer(
+        _ settings: GatewaySettings
+    ) throws -> any Tokenizer {
+        switch settings.engine {
+        case .simulated:
+            return ByteTokenizer()
+        case .llama:
+            guard let path = settings.modelPath else {
+                throw SettingsError.missing(key: "model", expected: "path of a GGUF file")
+            }
+            return try LlamaTokenizer(modelPath: path, modelName: settings.modelName)
+        }
+    }
+}

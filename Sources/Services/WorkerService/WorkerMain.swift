@@ -1,0 +1,117 @@
+import Foundation
+import InferenceEngine
+import KVTransfer
+import LlamaEngine
+import Logging
+import Roles
+package import ServiceLifecycle
+package import ServiceRuntime
+import ServiceStart
+import ServingTypes
+import SimulatedEngine
+import Transport
+
+/// Builds a worker of either role from its settings.
+package enum WorkerMain {
+    /// Loads the model, binds the ports and gives the services to run.
+    package static func services(
+        _ settings: WorkerSettings, _ runtime: ServiceRuntime
+    ) async throws -> [any Service] {
+        let logger = runtime.logger
+        let common = settings.common
+        var identity = try common.identify(incarnation: .random(in: 1 ... .max))
+        let relay = WorkerRelay()
+        let engine = try makeEngine(settings, relay: relay, logger: logger)
+        let engineFacts = engine.description
+        identity.hello.fingerprint = engineFacts.fingerprint
+        let (context, hello) = (identity.context, identity.hello)
+        let listener = try ControlListener(
+            address: settings.listen, context: context, hello: hello,
+            allowedRoles: [.gateway, .healthAgent, .administrator], logger: logger)
+        let bulk = try BulkListener(
+            address: settings.bulkListen, context: context, hello: hello,
+            allowedRoles: [.prefillWorker], logger: logger)
+        let control = try await listener.start()
+        let bulkAddress = try bulk.start { relay.serve($0, logger: logger) }
+        let description = description(
+            settings, engineFacts, hello: hello, control: control, bulk: bulkAddress)
+        let scheduler = try identity.client(
+            of: PeerExpectation(.scheduler), at: settings.scheduler, logger: logger)
+        let worker = WorkerService(
+            description: description, limits: limits(settings, engineFacts), engine: engine,
+            relay: relay, listener: listener, scheduler: scheduler, bulk: bulk,
+            sender: KVSender.Settings(
+                context: context, hello: hello, fingerprint: engineFacts.fingerprint,
+                compressionRates: settings.compression ? try CodecSelfTest.run() : nil),
+            drainDeadline: runtime.settings.shutdownLimit, logger: logger)
+        let admin = Administration(common, runtime) { worker.complaint }
+        logger.notice(
+            "the worker is ready",
+            metadata: [
+                "model": "\(engineFacts.modelName)", "device": "\(engineFacts.device)",
+                "control": "\(control)", "bulk": "\(bulkAddress)",
+            ])
+        return [
+            worker, admin.endpoint,
+            Announcer(common, control: control, bulk: bulkAddress, admin: admin.endpoint),
+        ]
+    }
+
+    private static func makeEngine(
+        _ settings: WorkerSettings, relay: WorkerRelay, logger: Logger
+    ) throws -> any InferenceEngine {
+        switch settings.engine {
+        case .simulated:
+            return try SimulatedEngine(settings: simulated(settings)) { relay.engineEvent($0) }
+        case .llama:
+            guard let path = settings.modelPath else {
+                throw SettingsError.missing(key: "model", expected: "path of a GGUF file")
+            }
+            var engine = LlamaEngine.Settings(modelPath: path)
+            engine.modelName = settings.modelName
+            engine.threads = settings.threads
+            engine.contextTokens = settings.contextTokens > 0 ? settings.contextTokens : nil
+            engine.kvCapacityTokens = settings.kvTokens
+            engine.maximumSequences = max(1, settings.decodeSequences, settings.prefillSlots)
+            engine.microBatchTokens = max(settings.microBatchTokens, engine.maximumSequences)
+            engine.gpuLayers = settings.gpuLayers
+            engine.kvType = settings.kvType == .q8 ? .q8_0 : .f16
+            return try LlamaEngine(settings: engine) { relay.engineEvent($0) }
+        }
+    }
+
+    private static func simulated(_ settings: WorkerSettings) -> SimulatedEngine.Settings {
+        var engine = SimulatedEngine.Settings()
+        let speed = settings.simulatedSpeed
+        engine = speed > 0 ? engine.accelerated(by: speed) : .instant
+        engine.kvCapacityTokens = settings.kvTokens
+        engine.maximumSequences = max(1, settings.decodeSequences, settings.prefillSlots)
+        engine.microBatchTokens = max(settings.microBatchTokens, engine.maximumSequences)
+        return engine
+    }
+
+    private static func limits(
+        _ settings: WorkerSettings, _ engine: EngineDescription
+    ) -> WorkerLimits {
+        WorkerLimits(
+            prefillSlots: settings.prefillSlots, decodeSequences: settings.decodeSequences,
+            kvCapacityTokens: engine.kvCapacityTokens, contextTokens: engine.contextTokens,
+            kvBytesPerToken: engine.kvBytesPerToken)
+    }
+
+    private static func description(
+        _ settings: WorkerSettings, _ engine: EngineDescription, hello: Hello,
+        control: NetworkAddress, bulk: NetworkAddress
+    ) -> InstanceDescription {
+        return InstanceDescription(
+            instance: hello.instance, role: settings.common.role,
+            incarnation: hello.incarnation, host: settings.common.hostName,
+            controlAddress: CommonSettings.reachable(control, advertised: settings.advertise),
+            bulkAddress: CommonSettings.reachable(bulk, advertised: settings.advertise),
+            modelName: engine.modelName, fingerprint: engine.fingerprint,
+            contextTokens: engine.contextTokens, kvBytesPerToken: engine.kvBytesPerToken,
+            kvCapacityBytes: engine.kvCapacityTokens * engine.kvBytesPerToken,
+            prefillSlots: settings.prefillSlots, decodeSequences: settings.decodeSequences,
+            device: engine.device)
+    }
+}

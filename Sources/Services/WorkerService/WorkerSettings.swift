@@ -1,0 +1,93 @@
+import Foundation
+package import ServiceRuntime
+package import ServiceStart
+package import ServingTypes
+
+/// Settings of both worker roles.
+package struct WorkerSettings: Sendable {
+    package enum Engine: String, Sendable, CaseIterable {
+        case llama
+        case simulated
+    }
+
+    /// Number type of the KV cache.
+    package enum KVType: String, Sendable, CaseIterable {
+        case f16
+        case q8 = "q8_0"
+    }
+
+    package var common: CommonSettings
+    package var scheduler: NetworkAddress
+    package var listen: NetworkAddress
+    package var bulkListen: NetworkAddress
+    package var advertise: String?
+    package var engine: Engine
+    package var modelPath: String?
+    package var modelName: String?
+    package var threads: Int
+    package var contextTokens: Int
+    package var kvTokens: Int
+    package var microBatchTokens: Int
+    package var prefillSlots: Int
+    package var decodeSequences: Int
+    package var gpuLayers: Int
+    package var kvType: KVType
+    package var compression: Bool
+    package var simulatedSpeed: Double
+
+    package init(_ reader: inout SettingsReader, role: Role) throws(SettingsError) {
+        let port = role == .prefillWorker ? 7410 : 7420
+        common = try CommonSettings(
+            &reader, role: role, adminListen: NetworkAddress(host: "127.0.0.1", port: port + 1))
+        scheduler = try reader.address(
+            "scheduler", default: NetworkAddress(host: "127.0.0.1", port: 7400),
+            "Control address of the scheduler.")
+        listen = try reader.address(
+            "listen", default: NetworkAddress(host: "127.0.0.1", port: port),
+            "Address for control connections of gateways and health-agents.")
+        bulkListen = try reader.address(
+            "bulk-listen", default: NetworkAddress(host: "127.0.0.1", port: port + 2),
+            "Address for KV transfers.")
+        advertise = try reader.optionalText(
+            "advertise",
+            "Host name or address under which others reach this worker; "
+                + "default: the host of 'listen', or this machine's name.")
+        engine = try reader.choice(
+            "engine", default: Engine.llama,
+            "'llama' computes with libllama, 'simulated' only takes the time it would take.")
+        modelPath = try reader.optionalText("model", "The GGUF file to serve.")
+        modelName = try reader.optionalText(
+            "model-name", "Name for clients; default: the name written in the model file.")
+        threads = try reader.integer(
+            "threads", default: max(1, ProcessInfo.processInfo.activeProcessorCount / 2),
+            in: 1...1024,
+            "Computing threads; all workers of a host together must not exceed "
+                + "its cores.")
+        contextTokens = try reader.integer(
+            "context", default: 0, in: 0...(1 << 20),
+            "Longest sequence in tokens; 0: what the model allows.")
+        kvTokens = try reader.integer(
+            "kv-tokens", default: 16_384, in: 64...(1 << 24),
+            "Tokens of KV for all sequences together.")
+        microBatchTokens = try reader.integer(
+            "micro-batch", default: 256, in: 16...8192,
+            "Tokens per engine iteration, and so per piece of KV that travels.")
+        prefillSlots = try reader.integer(
+            "prefill-slots", default: role == .prefillWorker ? 4 : 0, in: 0...256,
+            "Prompts taken at once; more are rejected and go to another worker.")
+        decodeSequences = try reader.integer(
+            "decode-sequences", default: role == .decodeWorker ? 64 : 0, in: 0...255,
+            "Sequences decoded at once.")
+        gpuLayers = try reader.integer(
+            "gpu-layers", default: -1, in: -1...10_000, "Layers on the device; -1: all.")
+        kvType = try reader.choice(
+            "kv-type", default: KVType.f16,
+            "Number type of the KV cache; the same on all workers.")
+        compression = try reader.bool(
+            "kv-compression", default: false,
+            "Compress KV where measured rates say that it pays; never on the same host.")
+        simulatedSpeed = try reader.number(
+            "simulated-speed", default: 1, in: 0...1_000_000,
+            "How many times as fast as its device the simulated engine is; 0: takes no time.")
+    }
+}
