@@ -124,6 +124,13 @@ let modules: [Module] = [
     Module(
         layer: .adapter, name: "LocalCluster",
         uses: ["ServingTypes", "ServiceRuntime", "ServiceStart", "Transport"]),
+    Module(
+        layer: .adapter, name: "Measurement",
+        uses: [
+            "ServingTypes", "InferenceEngine", "ChatAPI", "WireProtocol", "LlamaEngine",
+            "HTTPClient", "LocalCluster", "ServiceRuntime", "ServiceStart", "Transport",
+        ],
+        products: [logging, nioCore, nioHTTP1, nioPosix]),
 
     // Services: the shell of each role.
     Module(
@@ -177,6 +184,13 @@ let modules: [Module] = [
             "Transport", "WireProtocol",
         ],
         products: [argumentParser, logging]),
+    Module(
+        layer: .executable, name: "benchmark",
+        uses: [
+            "ServingTypes", "HTTPClient", "LocalCluster", "Measurement", "ServiceRuntime",
+            "ServiceStart",
+        ],
+        products: [argumentParser]),
 ]
 
 /// Test targets: the tested module and what else the tests use.

@@ -1,0 +1,45 @@
+import Foundation
+import LocalCluster
+import Logging
+import ServiceRuntime
+import ServiceStart
+import ServingTypes
+import Transport
+
+/// Round trips over a control connection to a worker: TLS, one frame each way, two wake-ups.
+struct ControlEcho: Sendable {
+    /// Round trips before those that count.
+    private static let warmUps = 5
+
+    private let client: ControlClient
+
+    init(to worker: ManagedProcess, of cluster: LocalCluster) throws {
+        guard let address = worker.announcement.control else {
+            throw MeasurementError.unexpectedAnswer(status: 0, body: "no control address")
+        }
+        let name = InstanceID(Role.administrator.name)
+        let folder = cluster.settings.folder.appending(path: "certificates").path
+        let context = try TLSContext(
+            TLSIdentity(CertificateAuthority(folder: folder).paths(of: name)))
+        let hello = Hello(
+            cluster: cluster.settings.cluster, role: .administrator, instance: name,
+            incarnation: .random(in: 1 ... .max), productVersion: Product.version)
+        client = try ControlClient(
+            address: address, context: context, hello: hello, expects: PeerExpectation(worker.role),
+            logger: Logger(label: "benchmark"))
+    }
+
+    func roundTrips(_ count: Int) async throws -> Samples {
+        try await client.connectOnce { session in
+            var times = Samples()
+            let frames = session.inbound.makeAsyncIterator()
+            for number in 0..<count + Self.warmUps {
+                let start = ProcessClock.now()
+                session.post(.ping(Ping(number: UInt64(number))))
+                guard try await frames.next(isolation: nil) != nil else { break }
+                if number >= Self.warmUps { times.add(ProcessClock.now() - start) }
+            }
+            return times
+        }
+    }
+}

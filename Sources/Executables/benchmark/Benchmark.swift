@@ -1,0 +1,12 @@
+import ArgumentParser
+import ServiceStart
+
+/// Measures what serving costs on this host.
+@main
+struct Benchmark: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "benchmark",
+        abstract: "Measures what serving costs on this host, with a cluster of its own.",
+        version: Product.version,
+        subcommands: [ServeCommand.self, GatewayCommand.self])
+}

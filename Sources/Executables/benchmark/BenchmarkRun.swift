@@ -1,0 +1,60 @@
+import ArgumentParser
+import Foundation
+import HTTPClient
+import LocalCluster
+import Measurement
+import ServiceRuntime
+import ServingTypes
+
+/// Options of every benchmark.
+struct CommonOptions: ParsableArguments {
+    @Option(help: ArgumentHelp("Also write the report as JSON to this file.", valueName: "file"))
+    var json: String?
+}
+
+/// Starts a cluster for one benchmark, and stops it whatever happens.
+struct BenchmarkRun {
+    let settings: LocalCluster.Settings
+    let json: String?
+
+    /// Settings for a cluster beside this executable, in a folder of its own.
+    static func clusterSettings(modelPath: String?) -> LocalCluster.Settings {
+        let executable = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
+        let folder = FileManager.default.temporaryDirectory
+            .appending(path: "pdserve-benchmark-\(ProcessInfo.processInfo.processIdentifier)")
+        return LocalCluster.Settings(
+            executables: executable.deletingLastPathComponent(), folder: folder,
+            modelPath: modelPath)
+    }
+
+    /// Runs a measurement; on Ctrl-C or a failure reports what there is.
+    func run(
+        report: @escaping @Sendable () -> Report,
+        _ measure: @escaping @Sendable () async throws -> Void, on cluster: LocalCluster
+    ) async throws {
+        let outcome = await withStopSignals {
+            showProgress("starting a cluster in \(settings.folder.path)")
+            try await cluster.start()
+            try await cluster.waitUntilHealthy { address in
+                let answer = try? await HTTPCall("GET", address, "/health").collect()
+                return answer?.head.status == 200
+            }
+            try await measure()
+        }
+        let found = report()
+        showProgress("stopping the cluster")
+        await cluster.stop()
+        print(found.text)
+        if let json { try found.json.write(to: URL(fileURLWithPath: json)) }
+        switch outcome {
+        case .finished: try? FileManager.default.removeItem(at: settings.folder)
+        case .interrupted: throw ExitCode(130)
+        case .failed(let error): throw error
+        }
+    }
+}
+
+/// Writes a line that is no part of the result.
+@Sendable func showProgress(_ line: String) {
+    FileHandle.standardError.write(Data("\(line)\n".utf8))
+}
