@@ -24,6 +24,9 @@ struct CompletionClient: Sendable {
     }
 
     /// One request whose tokens come as they are made.
+    ///
+    /// A token without text of its own, such as half a character, comes with the next one; `second`
+    /// is of use only if the first two tokens have text.
     func stream(_ prompt: [TokenID], newTokens: Int) async throws -> TokenTimes {
         let body = Self.body(prompt, newTokens: newTokens, isStreamed: true)
         let answer = try await connection.call("POST", Self.path, body: body)
@@ -60,12 +63,9 @@ struct CompletionClient: Sendable {
 }
 
 extension TokenTimes {
-    /// Tokens without text of their own, such as halves of a character, have no piece: then the
-    /// second piece says nothing of the second token.
     fileprivate func ended(pieces: Int, at time: Duration) -> TokenTimes {
         var times = self
         if pieces == 0 { times.first = time }
-        if pieces < tokenCount { times.second = nil }
         return times
     }
 }

@@ -13,6 +13,8 @@ struct TokenTimes: Sendable {
     /// With everything that follows the last token.
     var total = Duration.zero
     var tokenCount = 0
+    /// The first two tokens, where they are known.
+    var beginning: [TokenID] = []
 
     /// Mean time between tokens from the second one on; nil for answers of fewer than three.
     var step: Duration? {
@@ -40,11 +42,11 @@ final class DirectEngine: Sendable {
         /// Called on the engine's thread.
         func receive(_ event: EngineEvent) {
             switch event {
-            case .token(let sequence, _, let finish):
+            case .token(let sequence, let output, let finish):
                 let now = ProcessClock.now()
                 open.withLock { open in
                     guard var entry = open[sequence] else { return }
-                    entry.times.add(now - entry.start)
+                    entry.times.add(output.token, at: now - entry.start)
                     open[sequence] = finish == nil ? entry : nil
                     if finish != nil { entry.continuation.resume(returning: entry.times) }
                 }
@@ -105,8 +107,9 @@ final class DirectEngine: Sendable {
 }
 
 extension TokenTimes {
-    fileprivate mutating func add(_ time: Duration) {
+    fileprivate mutating func add(_ token: TokenID, at time: Duration) {
         tokenCount += 1
+        if beginning.count < 2 { beginning.append(token) }
         if tokenCount == 1 { first = time }
         if tokenCount == 2 { second = time }
         last = time

@@ -19,6 +19,13 @@ package struct Samples: Sendable {
     /// Nil without values.
     package var median: Double? { quantile(0.5) }
 
+    /// Standard error of the median, from the middle half of the values; nil for fewer than four.
+    package var medianError: Double? {
+        guard count >= 4, let low = quantile(0.25), let high = quantile(0.75) else { return nil }
+        // For normally distributed values: 1.253 · deviation / √n, deviation = range / 1.349.
+        return 0.929 * (high - low) / Double(count).squareRoot()
+    }
+
     /// The value that a share of the values does not exceed, interpolated between neighbours.
     ///
     /// - Parameter share: in 0…1.

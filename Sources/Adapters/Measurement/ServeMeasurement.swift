@@ -53,7 +53,7 @@ package final class ServeMeasurement: Sendable {
         let bench = Bench(
             engine: engine, source: source, address: address,
             client: CompletionClient(connection: try await TimedConnection(to: address)),
-            prefill: prefill, echo: try ControlEcho(to: decode, of: cluster))
+            prefill: prefill, echo: try ControlEcho(to: decode, of: cluster), tokenizer: tokenizer)
         do {
             try checkLengths(contextTokens: engine.description.contextTokens)
             noteEngine(engine)
@@ -74,6 +74,15 @@ package final class ServeMeasurement: Sendable {
         let client: CompletionClient
         let prefill: ManagedProcess
         let echo: ControlEcho
+        let tokenizer: LlamaTokenizer
+
+        /// Whether each token is text that is shown at once.
+        func showsEach(_ tokens: [TokenID]) -> Bool {
+            tokens.allSatisfy { token in
+                let bytes = tokenizer.bytes(of: token)
+                return !bytes.isEmpty && bytes.allSatisfy { $0 < 0x80 }
+            }
+        }
     }
 
     private func checkLengths(contextTokens: Int) throws {
@@ -145,14 +154,17 @@ package final class ServeMeasurement: Sendable {
         noteMemory()
     }
 
-    /// Runs one case in every way; who begins changes with the round.
+    /// Runs one case in every way.
+    ///
+    /// In an order by chance: whoever follows itself or a like finds warm caches.
     private func observe(
         _ one: ServeCase, _ prompt: [TokenID], _ bench: Bench, round: Int
     ) async throws -> ServeObservation {
         var observation = ServeObservation()
-        let ways = Way.allCases
-        for offset in ways.indices {
-            switch ways[(offset + round) % ways.count] {
+        let seed = round << 32 | one.promptTokens + one.newTokens
+        var generator = SeededGenerator(seed: UInt64(seed))
+        for way in Way.allCases.shuffled(using: &generator) {
+            switch way {
             case .direct:
                 observation.direct = try await bench.engine.generate(
                     prompt, newTokens: one.newTokens)
@@ -171,6 +183,7 @@ package final class ServeMeasurement: Sendable {
                     prompt, newTokens: one.newTokens)
             }
         }
+        if !bench.showsEach(observation.direct.beginning) { observation.streamed.second = nil }
         return observation
     }
 

@@ -101,31 +101,39 @@ extension ServeResults {
         var table = ReportTable(
             "overhead", "Overhead of a request with the shortest output, not streamed",
             columns: [
-                "prompt_tokens", "overhead_ms", "http_ms", "control_ms", "kv_export_ms",
-                "json_ms", "frames_ms", "unexplained_ms", "unexplained_of_overhead",
+                "prompt_tokens", "overhead_ms", "overhead_error_ms", "http_ms", "control_ms",
+                "kv_export_ms", "kv_export_error_ms", "json_ms", "frames_ms", "unexplained_ms",
+                "unexplained_of_overhead",
             ])
         table.note = """
             http: round trip of GET /health; control: two round trips of a ping to a worker (TLS); \
             kv export: direct run that exports less one that doesn't; json and frames: done alone \
-            in this process.
+            in this process. error: standard error of the median; no unexplained part is given \
+            where it is not above twice the errors.
             """
         for one in cases where one.newTokens == settings.newTokens.min() {
             guard let costs = costs[one.promptTokens] else { continue }
-            let overhead = samples(one) { $0.complete - $0.direct.total }.median
-            let export = samples(one) { $0.exporting - $0.direct.first }.median
+            let overhead = samples(one) { $0.complete - $0.direct.total }
+            let export = samples(one) { $0.exporting - $0.direct.first }
             let http = health.median
             let control = echo.median.map { $0 * 2 }
             let json = [costs.parse.median, costs.response.median].compactMap { $0 }.reduce(0, +)
             let frames = [costs.frames.median, costs.tokenFrame.median].compactMap { $0 }
                 .reduce(0, +)
             var rest: Double?
-            if let overhead, let export, let http, let control {
-                rest = overhead - http - control - export - json - frames
+            if let all = overhead.median, let own = export.median, let http, let control,
+                let errors = overhead.medianError, let ownErrors = export.medianError
+            {
+                let unexplained = all - http - control - own - json - frames
+                rest = unexplained > 2 * (errors + ownErrors) ? unexplained : nil
             }
             table.add([
-                .whole(one.promptTokens), .milliseconds(overhead, 3), .milliseconds(http, 3),
-                .milliseconds(control, 3), .milliseconds(export, 3), .milliseconds(json, 3),
-                .milliseconds(frames, 3), .milliseconds(rest, 3), .ratio(rest, to: overhead),
+                .whole(one.promptTokens), .milliseconds(overhead.median, 3),
+                .milliseconds(overhead.medianError, 3), .milliseconds(http, 3),
+                .milliseconds(control, 3), .milliseconds(export.median, 3),
+                .milliseconds(export.medianError, 3), .milliseconds(json, 3),
+                .milliseconds(frames, 3), .milliseconds(rest, 3),
+                .ratio(rest, to: overhead.median),
             ])
         }
         return table
@@ -137,7 +145,7 @@ extension ServeResults {
             "rates", "Rates of the direct run, \(ServeSettings.threads) thread(s)",
             columns: ["prompt_tokens", "prefill_gflop_per_s", "decode_weights_gb_per_s"])
         table.note = """
-            prefill: 2 · parameters · tokens by the time to first token; decode: the model's bytes \
+            prefill: 2 · parameters · tokens by the time to first token; decode: size of the GGUF \
             file by the time between tokens.
             """
         let attributes = try? FileManager.default.attributesOfItem(atPath: settings.modelPath)
