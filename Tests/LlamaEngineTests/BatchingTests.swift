@@ -161,7 +161,8 @@ extension LlamaEngineTests {
             let clock = ContinuousClock()
             let start = clock.now
             await engine.shutdown()
-            #expect(clock.now - start < .milliseconds(500))
+            // This bounds a hang; that the iteration did not run to its end shows in the errors.
+            #expect(clock.now - start < .seconds(10))
             #expect(await recorder.outcome(of: SequenceID(1)).error == .shutDown)
             #expect(await recorder.outcome(of: SequenceID(2)).error == .shutDown)
             #expect(engine.progress.openSequences == 0)

@@ -233,8 +233,10 @@ package final class WorkerService: Service {
 
     private func transferEnded(_ attempt: AttemptID, _ failure: KVDone?) {
         if let failure {
-            logger.warning(
-                "a KV transfer failed",
+            // A request that has ended elsewhere is no fault.
+            let isFault = failure.code != .cancelled && failure.code != .unknownRequest
+            logger.log(
+                level: isFault ? .warning : .debug, "a KV transfer ended early",
                 metadata: ["request": "\(attempt)", "reason": "\(failure.reason)"])
         }
         handle { $0.transferEnded(attempt, failure: failure) }
