@@ -24,7 +24,6 @@ package final class WorkerService: Service {
         /// Who else serves, by the scheduler's last word.
         var view = GroupView.empty
         var links: UInt64 = 0
-        var generator = SystemRandomNumberGenerator()
         /// Last words on transfers that the running call caused; taken by the bulk thread.
         var transferAnswers: [KVDone] = []
         var isDrained = false
@@ -206,12 +205,12 @@ package final class WorkerService: Service {
                 return
             }
         }
-        state.withLock { state in
-            let secret = ReservationSecret(using: &state.generator)
-            let actions = state.machine.received(
+        var generator = SystemRandomNumberGenerator()
+        let secret = ReservationSecret(using: &generator)
+        handle {
+            $0.received(
                 frame.message, tokens: tokens, from: link, secret: secret,
                 now: ProcessClock.now())
-            for action in actions { perform(action, &state) }
         }
     }
 
