@@ -1,4 +1,5 @@
 import ChatAPI
+import ServingTypes
 import Testing
 
 /// What counts as JSON, seen through the only door that bytes come in by.
@@ -93,7 +94,7 @@ import Testing
 
     @Test func `a damaged body gives an error or a request, never a crash`() {
         let seed: UInt64 = 0x5EED
-        var generator = SeededGenerator(state: seed)
+        var generator = SeededGenerator(seed: seed)
         let body = Array(
             #"{"prompt":[[1,2],"a\u00e9😀"],"stop":["x"],"logit_bias":{"1":-1.5e1},"n":2}"#.utf8)
         for _ in 0..<3000 {

@@ -1,4 +1,5 @@
 import ChatAPI
+import ServingTypes
 import Testing
 
 @Suite struct OutputTextTests {
@@ -42,7 +43,7 @@ import Testing
 
     @Test func `any split of any bytes gives the text of the whole`() {
         let seed: UInt64 = 11
-        var generator = SeededGenerator(state: seed)
+        var generator = SeededGenerator(seed: seed)
         let pieces: [[UInt8]] = [
             Array("a".utf8), Array("é".utf8), Array("€".utf8), Array("😀".utf8),
             Array("👩‍👩‍👧".utf8), Array("e\u{301}".utf8), [0x80], [0xC3], [0xE2, 0x82], [0xF0, 0x9F],
@@ -62,7 +63,7 @@ import Testing
 
     @Test func `stop strings cut as if the whole text had been searched`() {
         let seed: UInt64 = 12
-        var generator = SeededGenerator(state: seed)
+        var generator = SeededGenerator(seed: seed)
         let letters = ["a", "b", "ab", "é", "€", "\u{FFFD}"]
         for round in 0..<4000 {
             func word(_ range: ClosedRange<Int>) -> String {
@@ -175,7 +176,7 @@ import Testing
 
     @Test func `no entry is lost or doubled however the bytes are cut`() {
         let seed: UInt64 = 13
-        var generator = SeededGenerator(state: seed)
+        var generator = SeededGenerator(seed: seed)
         let bytes = Array("añ€😀 stop sto€".utf8) + [0xE2, 0x82, 0x41, 0xFF]
         for _ in 0..<500 {
             let tokens = split(bytes, &generator)

@@ -1,5 +1,6 @@
 import Foundation
 import KVTransfer
+import ServingTypes
 import Testing
 
 /// Damaged pieces give an error or the right bytes, and touch nothing else.

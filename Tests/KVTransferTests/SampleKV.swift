@@ -1,3 +1,5 @@
+import ServingTypes
+
 /// KV as models make it: fp16, one distribution per channel, rows of one token each.
 ///
 /// Channel scales are log-normal, some channels lie far from zero; see the measurements behind

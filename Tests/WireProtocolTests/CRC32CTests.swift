@@ -1,4 +1,5 @@
 import CChecksums
+import ServingTypes
 import Testing
 import WireProtocol
 

@@ -14,4 +14,9 @@ package struct SeededGenerator: RandomNumberGenerator, Hashable, Sendable {
         z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
         return z ^ (z >> 31)
     }
+
+    /// A number in 0..<limit.
+    package mutating func below(_ limit: Int) -> Int {
+        Int(truncatingIfNeeded: next() % UInt64(limit))
+    }
 }
