@@ -30,8 +30,16 @@ llama_options=(
 read -r -a llama_extra_options <<<"${PDSERVE_LLAMA_OPTIONS:-}"
 llama_options+=("${llama_extra_options[@]+"${llama_extra_options[@]}"}")
 
+# GCC before 15 takes stores to an AMX tile configuration for dead and leaves them out: the first
+# multiplication of quantised numbers then ends the process (SIGILL). Others: PDSERVE_LLAMA_AMX=ON.
+llama_compiler_flags=
+if [ "$(uname -m)" = x86_64 ] && [ "${PDSERVE_LLAMA_AMX:-OFF}" != ON ]; then
+  llama_compiler_flags="-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+fi
+
 # Another release or other options are another build, beside the first one.
-llama_digest=$(printf '%s\n' "$llama_release" "${llama_options[@]}" | cksum | cut -d' ' -f1)
+llama_digest=$(printf '%s\n' "$llama_release" "${llama_options[@]}" "$llama_compiler_flags" |
+  cksum | cut -d' ' -f1)
 llama_prefix=$cache/llama-$llama_release-$llama_digest
 
 # An installed libllama is used when it is the pinned version and brings the headers of `common`.

@@ -134,7 +134,8 @@ build_llama() {
   [ "$(uname -s)" != Darwin ] || library_path=@loader_path
   # An interrupted build goes on, unless cmake finds its folder in disorder.
   # -w: other people's warnings would hide the progress and our own errors.
-  CFLAGS="${CFLAGS:-} -w" CXXFLAGS="${CXXFLAGS:-} -w" \
+  CFLAGS="${CFLAGS:-} $llama_compiler_flags -w" \
+    CXXFLAGS="${CXXFLAGS:-} $llama_compiler_flags -w" \
     cmake -S "$work/source" -B "$work/cmake" -G Ninja "${llama_options[@]}" \
     -DCMAKE_INSTALL_PREFIX="$llama_prefix" -DCMAKE_INSTALL_RPATH="$library_path" \
     -DCMAKE_BUILD_WITH_INSTALL_RPATH=ON >"$work/cmake.log" 2>&1 ||
