@@ -14,12 +14,14 @@ import WireProtocol
 
     /// A decode-worker that prefill-workers may call.
     private func listener(
-        connectionLimit: Int = 10, handshake: Duration = TransportLimits.handshake
+        _ records: BulkRecords, connectionLimit: Int = 10,
+        handshake: Duration = TransportLimits.handshake
     ) throws -> BulkListener {
         try BulkListener(
             address: loopback, context: certificates.context(.decodeWorker, "decode"),
             hello: .test(.decodeWorker, "decode"), allowedRoles: [.prefillWorker],
-            connectionLimit: connectionLimit, handshakeDeadline: handshake, logger: log.logger)
+            records: records, connectionLimit: connectionLimit, handshakeDeadline: handshake,
+            logger: log.logger)
     }
 
     private func connect(
@@ -61,9 +63,12 @@ import WireProtocol
         }
     }
 
-    @Test func `a payload lands in the receiver's memory as it left the sender's`() async throws {
+    @Test(arguments: BulkRecords.allCases)
+    func `a payload lands in the receiver's memory as it left the sender's`(records: BulkRecords)
+        async throws
+    {
         let bytes = patternBytes(16 << 20)
-        let listener = try listener()
+        let listener = try listener(records)
         let (results, received) = AsyncStream<[UInt8]>.makeStream()
         let address = try listener.start { connection in
             #expect(connection.peer.role == .prefillWorker && connection.hello.incarnation == 7)
@@ -99,8 +104,10 @@ import WireProtocol
         }
     }
 
-    @Test func `64 MB go both ways at once, over renewed keys`() async throws {
-        let (left, right) = try await socketPair(recordsPerKey: 500)
+    @Test(arguments: BulkRecords.allCases)
+    func `64 MB go both ways at once, over renewed keys`(records: BulkRecords) async throws {
+        let (left, right) = try await BulkPair.make(
+            certificates, records, recordsPerKey: 500, recordsPerSealedKey: 30)
         let bytes = patternBytes(64 << 20)
         @Sendable func send(_ socket: BulkSocket) throws {
             try socket.write(bytes, Deadline(after: .seconds(30)))
@@ -121,8 +128,10 @@ import WireProtocol
         #expect(try await isRightEqual)
     }
 
-    @Test func `a deadline between frames leaves the connection usable`() async throws {
-        let listener = try listener()
+    @Test(arguments: BulkRecords.allCases)
+    func `a deadline between frames leaves the connection usable`(records: BulkRecords) async throws
+    {
+        let listener = try listener(records)
         let address = try listener.start(onConnection: Self.answering)
         defer { listener.stop() }
         let connection = try await connect(address)
@@ -137,8 +146,11 @@ import WireProtocol
         try await exchange(connection)
     }
 
-    @Test func `a peer that does not read ends the writer at its deadline`() async throws {
-        let listener = try listener()
+    @Test(arguments: BulkRecords.allCases)
+    func `a peer that does not read ends the writer at its deadline`(records: BulkRecords)
+        async throws
+    {
+        let listener = try listener(records)
         let release = DispatchSemaphore(value: 0)
         let address = try listener.start { _ in release.wait() }
         defer { listener.stop() }
@@ -159,8 +171,9 @@ import WireProtocol
         }
     }
 
-    @Test func `shutdown wakes a blocked reader`() async throws {
-        let listener = try listener()
+    @Test(arguments: BulkRecords.allCases)
+    func `shutdown wakes a blocked reader`(records: BulkRecords) async throws {
+        let listener = try listener(records)
         let address = try listener.start(onConnection: Self.answering)
         defer { listener.stop() }
         let connection = try await connect(address)
@@ -176,8 +189,9 @@ import WireProtocol
         #expect(ContinuousClock.now - start < .seconds(10))
     }
 
-    @Test func `stop ends connections and threads in a moment`() async throws {
-        let listener = try listener()
+    @Test(arguments: BulkRecords.allCases)
+    func `stop ends connections and threads in a moment`(records: BulkRecords) async throws {
+        let listener = try listener(records)
         let (ready, started) = AsyncStream<Void>.makeStream()
         let address = try listener.start { connection in
             started.yield()
@@ -197,8 +211,9 @@ import WireProtocol
         }
     }
 
-    @Test func `a payload cut short is noticed`() async throws {
-        let listener = try listener()
+    @Test(arguments: BulkRecords.allCases)
+    func `a payload cut short is noticed`(records: BulkRecords) async throws {
+        let listener = try listener(records)
         let (errors, caught) = AsyncStream<TransportError>.makeStream()
         let address = try listener.start { connection in
             do throws(TransportError) {
@@ -227,8 +242,11 @@ import WireProtocol
         }
     }
 
-    @Test func `bad peers are refused with reasons and good ones served after`() async throws {
-        let listener = try listener()
+    @Test(arguments: BulkRecords.allCases)
+    func `bad peers are refused with reasons and good ones served after`(records: BulkRecords)
+        async throws
+    {
+        let listener = try listener(records)
         let address = try listener.start(onConnection: Self.answering)
         defer { listener.stop() }
 
@@ -265,19 +283,22 @@ import WireProtocol
         try await exchange(connect(address))
     }
 
-    @Test func `a caller that says nothing is closed after the handshake time`() async throws {
-        let listener = try listener(handshake: .milliseconds(100))
+    @Test(arguments: BulkRecords.allCases)
+    func `a caller that says nothing is closed after the handshake time`(records: BulkRecords)
+        async throws
+    {
+        let listener = try listener(records, handshake: .milliseconds(100))
         let address = try listener.start(onConnection: Self.answering)
         defer { listener.stop() }
         #expect(try await speak([], to: address).isEmpty)
         #expect(await log.line(containing: "handshake did not end in time") != nil)
     }
 
-    @Test(arguments: [ControlMessage.ping(Ping(number: 1)), done])
+    @Test(arguments: [ControlMessage.ping(Ping(number: 1)), done], BulkRecords.allCases)
     func `a message that does not belong here ends the connection`(
-        message: ControlMessage
+        message: ControlMessage, records: BulkRecords
     ) async throws {
-        let listener = try listener()
+        let listener = try listener(records)
         let (errors, caught) = AsyncStream<TransportError>.makeStream()
         let address = try listener.start { connection in
             do throws(TransportError) {
@@ -300,38 +321,5 @@ import WireProtocol
             #expect(error == .messageNotAllowed(message.kind, .prefillWorker))
             break
         }
-    }
-
-    /// Both ends of a connection, without `Hello`.
-    private func socketPair(
-        recordsPerKey: Int
-    ) async throws -> (client: BulkSocket, server: BulkSocket) {
-        let file = try Sockets.listen(on: loopback)
-        defer { close(file) }
-        let address = try #require(Sockets.address(of: file, isPeer: false))
-        let deadline = Deadline(after: .seconds(5))
-        let client = try BulkSocket(
-            file: Sockets.connect(to: address, deadline: deadline),
-            context: certificates.context(.prefillWorker), side: .client(serverName: nil),
-            recordsPerKey: recordsPerKey)
-        #expect(Sockets.wait(file, Int16(POLLIN), deadline))
-        let server = try BulkSocket(
-            file: #require(try Sockets.accept(file)),
-            context: certificates.context(.decodeWorker, "d"), side: .server,
-            recordsPerKey: recordsPerKey)
-        async let shaken: Void = onThread { try client.handshake(Deadline(after: .seconds(5))) }
-        try await onThread { try server.handshake(Deadline(after: .seconds(5))) }
-        try await shaken
-        return (client, server)
-    }
-
-    /// Bytes that repeat after a prime length, so that a piece in a wrong place shows.
-    private func patternBytes(_ count: Int) -> [UInt8] {
-        let pattern = (0..<65_521).map { UInt8(truncatingIfNeeded: ($0 &* 0x9E37_79B9) >> 13) }
-        var bytes: [UInt8] = []
-        bytes.reserveCapacity(count + pattern.count)
-        while bytes.count < count { bytes += pattern }
-        bytes.removeSubrange(count...)
-        return bytes
     }
 }

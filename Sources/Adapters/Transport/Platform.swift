@@ -20,6 +20,20 @@ enum Platform {
         #endif
     }
 
+    /// Fills the first region, then the second.
+    static func read(
+        _ file: Int32, _ first: UnsafeMutableRawBufferPointer,
+        _ second: UnsafeMutableRawBufferPointer
+    ) -> Int {
+        var regions = unsafe (
+            iovec(iov_base: first.baseAddress, iov_len: first.count),
+            iovec(iov_base: second.baseAddress, iov_len: second.count)
+        )
+        return unsafe withUnsafeBytes(of: &regions) { bytes in
+            unsafe readv(file, bytes.assumingMemoryBound(to: iovec.self).baseAddress, 2)
+        }
+    }
+
     static func write(_ file: Int32, _ buffer: UnsafeRawBufferPointer) -> Int {
         #if canImport(Glibc)
             unsafe Glibc.write(file, buffer.baseAddress, buffer.count)

@@ -61,6 +61,8 @@ package enum TransportError: Error, Hashable, Sendable {
     case closedByPeer
     /// The connection ended inside a frame.
     case truncated(receivedBytes: Int, expectedBytes: Int)
+    /// What came is not what the peer sealed; nothing of it was handed out.
+    case recordRejected(RecordFault)
     /// The connection broke.
     case connectionLost(String)
     /// The caller's message can't be written; a defect of the caller.
@@ -69,6 +71,16 @@ package enum TransportError: Error, Hashable, Sendable {
     case shutDown
     /// A bulk operation did not end in the time given; the connection is of no more use.
     case deadline
+}
+
+/// What is wrong with a sealed record.
+package enum RecordFault: Sendable, Hashable {
+    /// Changed, repeated, left out, out of order, from elsewhere or under another key.
+    case notAuthentic
+    /// A length or flag that no sender writes.
+    case malformedHeader
+    /// Bytes inside TLS, after the frame that should have been the last one there.
+    case afterTLS
 }
 
 /// What is wrong in a TLS handshake.
@@ -152,6 +164,7 @@ extension TransportError: CustomStringConvertible {
         case .closedByPeer: "the peer closed the connection"
         case .truncated(let received, let expected):
             "the connection ended after \(received) of \(expected) bytes"
+        case .recordRejected(let fault): "the connection was tampered with: \(fault)"
         case .connectionLost(let problem): "the connection broke: \(problem)"
         case .unsendable(let error): "the message can't be written: \(error)"
         case .shutDown: "the connection was shut down by this side"

@@ -43,6 +43,16 @@ package enum TransportLimits {
     /// TLS records sent under one key: 64 GiB of full ones, a sixth of AES-GCM's limit
     /// (RFC 8446, 5.5).
     static let recordsPerKey = 1 << 22
+    /// Longest plaintext of a sealed record.
+    static let sealedRecordBytes = 256 << 10
+    /// Sealed records under one key: 64 GiB of the longest ones, far below AES-GCM's limits.
+    static let sealedRecordsPerKey: UInt64 = 1 << 18
+    /// Sealed records shorter than this are collected until a longer one or the frame's end.
+    static let gatheredBytes = 4 << 10
+    /// Sealed records shorter than this never go straight into the caller's memory.
+    static let directBytes = 4 << 10
+    /// Bytes of following records that are read together with a record's end.
+    static let sealedReadAheadBytes = 4 << 10
     /// Longest PEM file read.
     static let certificateFileBytes = 1 << 20
     /// Names in one certificate that are looked at.

@@ -103,7 +103,7 @@ struct KVCarrier {
         let new = try BulkConnection.connect(
             to: address, context: settings.context, hello: settings.hello,
             expects: PeerExpectation(.decodeWorker, instance: instance),
-            deadline: WorkerTransferLimits.connectDeadline)
+            records: settings.records, deadline: WorkerTransferLimits.connectDeadline)
         connection = new
         return new
     }

@@ -19,6 +19,7 @@ package final class KVSender: Sendable {
         var context: TLSContext
         var hello: Hello
         var fingerprint: ModelFingerprint
+        var records: BulkRecords
         /// Rates for the choice of a codec; nil never compresses.
         var compressionRates: TransferRates?
     }

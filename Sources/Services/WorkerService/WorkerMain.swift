@@ -30,7 +30,7 @@ package enum WorkerMain {
             allowedRoles: [.gateway, .healthAgent, .administrator], logger: logger)
         let bulk = try BulkListener(
             address: settings.bulkListen, context: context, hello: hello,
-            allowedRoles: [.prefillWorker], logger: logger)
+            allowedRoles: [.prefillWorker], records: settings.kvRecords, logger: logger)
         let control = try await listener.start()
         let bulkAddress = try bulk.start { relay.serve($0, logger: logger) }
         let description = description(
@@ -42,6 +42,7 @@ package enum WorkerMain {
             relay: relay, listener: listener, scheduler: scheduler, bulk: bulk,
             sender: KVSender.Settings(
                 context: context, hello: hello, fingerprint: engineFacts.fingerprint,
+                records: settings.kvRecords,
                 compressionRates: settings.compression ? try CodecSelfTest.run() : nil),
             drainDeadline: runtime.settings.shutdownLimit, logger: logger)
         let admin = Administration(common, runtime) { worker.complaint }

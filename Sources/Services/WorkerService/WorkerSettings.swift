@@ -2,6 +2,7 @@ import Foundation
 package import ServiceRuntime
 package import ServiceStart
 package import ServingTypes
+package import Transport
 
 /// Settings of both worker roles.
 package struct WorkerSettings: Sendable {
@@ -33,6 +34,7 @@ package struct WorkerSettings: Sendable {
     package var gpuLayers: Int
     package var kvType: KVType
     package var compression: Bool
+    package var kvRecords: BulkRecords
     package var simulatedSpeed: Double
 
     package init(_ reader: inout SettingsReader, role: Role) throws(SettingsError) {
@@ -86,6 +88,10 @@ package struct WorkerSettings: Sendable {
         compression = try reader.bool(
             "kv-compression", default: false,
             "Compress KV where measured rates say that it pays; never on the same host.")
+        kvRecords = try reader.choice(
+            "kv-records", default: BulkRecords.sealed,
+            "How KV is encrypted between workers: 'sealed' is faster, 'tls' leaves it to "
+                + "OpenSSL's TLS; 'tls' if either side says so.")
         simulatedSpeed = try reader.number(
             "simulated-speed", default: 1, in: 0...1_000_000,
             "How many times as fast as its device the simulated engine is; 0: takes no time.")

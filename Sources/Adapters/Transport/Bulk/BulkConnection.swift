@@ -11,17 +11,22 @@ package final class BulkConnection: Sendable {
     /// What the peer said of itself.
     package let hello: Hello
     package var remoteAddress: NetworkAddress? { socket.remoteAddress }
+    /// What both sides agreed on.
+    package var records: BulkRecords { socket.records }
 
     private let socket: BulkSocket
-    /// Held while a frame is sent: after a pause OpenSSL must be offered the same bytes.
+    /// Held while a frame is sent, of which a payload may take several writes.
     private let writing = Mutex<Void>(())
 
     /// Connects, shakes hands and exchanges `Hello`.
     ///
-    /// - Parameter deadline: for all of it, at most `TransportLimits.handshake`.
+    /// - Parameters:
+    ///   - records: what this side wants; `tls` if either side wants that.
+    ///   - deadline: for all of it, at most `TransportLimits.handshake`.
     package static func connect(
         to address: NetworkAddress, context: TLSContext, hello: Hello, expects: PeerExpectation,
-        accepts: HelloCheck? = nil, deadline: Duration = TransportLimits.handshake
+        accepts: HelloCheck? = nil, records: BulkRecords = .sealed,
+        deadline: Duration = TransportLimits.handshake
     ) throws(TransportError) -> BulkConnection {
         let policy = try PeerPolicy(
             context: context, hello: hello, roles: [expects.role], instance: expects.instance,
@@ -29,7 +34,7 @@ package final class BulkConnection: Sendable {
         let deadline = Deadline(after: min(deadline, TransportLimits.handshake))
         let file = try Sockets.connect(to: address, deadline: deadline)
         let socket = try BulkSocket(
-            file: file, context: context, side: .client(serverName: nil))
+            file: file, context: context, side: .client(serverName: nil), records: records)
         return try BulkConnection(socket, policy: policy, deadline: deadline)
     }
 
@@ -41,8 +46,12 @@ package final class BulkConnection: Sendable {
             try socket.handshake(deadline)
             let identity = try policy.check(socket.peerIdentity)
             let greeting = try frameBytes(.hello(policy.hello))
+            // The first frame of each direction travels in TLS, so that a handshake that fails at
+            // the peer is reported in TLS, too.
             try socket.write(greeting, deadline)
+            try socket.sealWriting()
             let first = try socket.readFrame(from: nil, deadline)
+            try socket.sealReading()
             let hello = try policy.check(first.message, from: identity)
             peer = PeerIdentity(
                 cluster: identity.cluster, role: identity.role, instance: hello.instance)
@@ -95,10 +104,11 @@ package final class BulkConnection: Sendable {
         let frame = try frameBytes(
             message, stream: stream, payloadBytes: payloadBytes, flags: flags)
         try write(Deadline(after: deadline)) { deadline throws(TransportError) in
-            try socket.write(frame, deadline)
+            try socket.write(frame, deadline, isMore: true)
             try unsafe writePayload { region throws(TransportError) in
-                try unsafe socket.write(region, deadline)
+                try unsafe socket.write(region, deadline, isMore: true)
             }
+            try socket.flush(deadline)
         }
     }
 
@@ -176,9 +186,11 @@ private func frameBytes(
 }
 
 extension BulkSocket {
-    func write(_ bytes: [UInt8], _ deadline: Deadline) throws(TransportError) {
+    func write(
+        _ bytes: [UInt8], _ deadline: Deadline, isMore: Bool = false
+    ) throws(TransportError) {
         try unsafe bytes.span.bytes.withUnsafeBytes { bytes throws(TransportError) in
-            try unsafe write(bytes, deadline)
+            try unsafe write(bytes, deadline, isMore: isMore)
         }
     }
 

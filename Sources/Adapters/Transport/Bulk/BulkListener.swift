@@ -23,6 +23,7 @@ package final class BulkListener: Sendable {
     private let context: TLSContext
     private let policy: PeerPolicy
     private let logger: Logger
+    private let records: BulkRecords
     private let limit: Int
     private let handshakeDeadline: Duration
     private let state = Mutex(State())
@@ -32,15 +33,18 @@ package final class BulkListener: Sendable {
     /// - Parameters:
     ///   - address: port 0 takes a free one.
     ///   - hello: names the same process as the context's certificate.
+    ///   - records: what this side wants; `tls` if either side wants that.
     package init(
         address: NetworkAddress, context: TLSContext, hello: Hello, allowedRoles: Set<Role>,
-        accepts: HelloCheck? = nil, connectionLimit: Int = TransportLimits.bulkConnections,
+        accepts: HelloCheck? = nil, records: BulkRecords = .sealed,
+        connectionLimit: Int = TransportLimits.bulkConnections,
         handshakeDeadline: Duration = TransportLimits.handshake, logger: Logger
     ) throws(TransportError) {
         policy = try PeerPolicy(
             context: context, hello: hello, roles: allowedRoles, accepts: accepts)
         self.address = address
         self.context = context
+        self.records = records
         self.logger = logger
         limit = connectionLimit
         self.handshakeDeadline = handshakeDeadline
@@ -125,7 +129,7 @@ package final class BulkListener: Sendable {
     ) {
         let socket: BulkSocket
         do throws(TransportError) {
-            socket = try BulkSocket(file: file, context: context, side: .server)
+            socket = try BulkSocket(file: file, context: context, side: .server, records: records)
         } catch {
             logger.error("Bulk connection not taken", metadata: ["error": "\(error)"])
             return

@@ -1,116 +1,86 @@
-internal import COpenSSL
 internal import ServingTypes
 internal import Synchronization
 
-#if canImport(Glibc)
-    internal import Glibc
-#else
-    internal import Darwin
-#endif
-
-/// A TLS connection on a non-blocking socket, read by one thread while another writes.
+/// A bulk connection's bytes: first in TLS, then in the records that the handshake agreed on.
 ///
-/// An `SSL` object bears one thread at a time, so a lock is held during each call into OpenSSL and
-/// none while waiting for the socket.
-@safe final class BulkSocket: Sendable {
-    /// What one call into OpenSSL gave.
-    private enum Outcome: Sendable {
-        case done(Int)
-        case waitsToRead, waitsToWrite
-        /// The peer's last byte has been read.
-        case ended
-        case failed(TransportError)
-    }
+/// One thread may read while another writes. Each direction changes to sealed records at a moment
+/// of its own, named by the caller; the two share no lock.
+final class BulkSocket: Sendable {
+    private let socket: StreamSocket
+    private let tls: TLSRecords
+    private let isClient: Bool
+    private let recordsPerSealedKey: UInt64
+    /// Nil while this direction is in TLS.
+    private let sealer = Mutex<RecordSealer?>(nil)
+    private let opener = Mutex<RecordOpener?>(nil)
 
-    private struct Connection {
-        /// Address of OpenSSL's `SSL`.
-        let address: UInt
-        var recordsUnderKey = 0
-        /// After a fault OpenSSL must not be called again.
-        var failure: TransportError?
-
-        var pointer: OpaquePointer {
-            guard let pointer = unsafe OpaquePointer(bitPattern: address) else {
-                preconditionFailure("a connection has an address")
-            }
-            return unsafe pointer
-        }
-    }
-
-    private let file: Int32
-    private let connection: Mutex<Connection>
-    private let isShutDown = Atomic(false)
-    private let recordsPerKey: Int
-    let remoteAddress: NetworkAddress?
+    var remoteAddress: NetworkAddress? { socket.remoteAddress }
+    /// Known after the handshake.
+    var records: BulkRecords { tls.agreedRecords }
+    var peerIdentity: PeerIdentity? { tls.peerIdentity }
 
     /// Takes over an open socket.
+    ///
+    /// - Parameters:
+    ///   - recordsPerKey: the bound of TLS records.
+    ///   - recordsPerSealedKey: the bound of sealed records; the same on both sides.
     init(
-        file: Int32, context: TLSContext, side: TLSSide,
-        recordsPerKey: Int = TransportLimits.recordsPerKey
+        file: Int32, context: TLSContext, side: TLSSide, records: BulkRecords = .sealed,
+        recordsPerKey: Int = TransportLimits.recordsPerKey,
+        recordsPerSealedKey: UInt64 = TransportLimits.sealedRecordsPerKey
     ) throws(TransportError) {
-        _ = Sockets.ignoresBrokenPipes
-        self.file = file
-        self.recordsPerKey = recordsPerKey
-        remoteAddress = Sockets.address(of: file, isPeer: true)
-        let ssl: OpaquePointer
-        do throws(TransportError) {
-            unsafe ssl = try unsafe context.makeConnection(side)
-        } catch {
-            close(file)
-            throw error
-        }
-        connection = Mutex(Connection(address: UInt(bitPattern: ssl)))
-        guard unsafe SSL_set_fd(ssl, file) == 1 else {
-            throw .library("SSL_set_fd: \(LibraryErrors.take().text)")
-        }
+        socket = StreamSocket(file: file)
+        tls = try TLSRecords(
+            socket, context: context, side: side, records: records, recordsPerKey: recordsPerKey)
+        isClient = side != .server
+        self.recordsPerSealedKey = recordsPerSealedKey
     }
 
-    deinit {
-        connection.withLock { unsafe SSL_free($0.pointer) }
-        close(file)
-    }
+    func handshake(_ deadline: Deadline) throws(TransportError) { try tls.handshake(deadline) }
 
-    func handshake(_ deadline: Deadline) throws(TransportError) {
-        do throws(TransportError) {
-            _ = try perform(deadline) { unsafe SSL_do_handshake($0.pointer) == 1 ? 1 : nil }
-        } catch {
-            switch error {
-            case .closedByPeer: throw .tls(.closed, isReportedByPeer: false, details: "")
-            case .deadline: throw .handshakeDeadline
-            default: throw error
-            }
+    /// What is written from here on is sealed, if that was agreed on.
+    func sealWriting() throws(TransportError) {
+        guard records == .sealed else { return }
+        try sealer.withLock { sealer throws(TransportError) in
+            sealer = RecordSealer(socket: socket, cipher: try cipher(.seal))
         }
     }
 
-    var peerIdentity: PeerIdentity? {
-        connection.withLock { unsafe verifiedIdentity(of: $0.pointer) }
+    /// What is read from here on was sealed by the peer, if that was agreed on.
+    func sealReading() throws(TransportError) {
+        guard records == .sealed else { return }
+        guard !tls.holdsBytes else { throw .recordRejected(.afterTLS) }
+        try opener.withLock { opener throws(TransportError) in
+            opener = RecordOpener(socket: socket, cipher: try cipher(.open))
+        }
+    }
+
+    private func cipher(_ purpose: RecordCipher.Purpose) throws(TransportError) -> RecordCipher {
+        let isToServer = isClient == (purpose == .seal)
+        return try RecordCipher(
+            purpose, isToServer ? .clientToServer : .serverToClient, keys: tls,
+            recordsPerKey: recordsPerSealedKey)
     }
 
     /// Sends all of the bytes; one thread at a time.
-    func write(_ bytes: UnsafeRawBufferPointer, _ deadline: Deadline) throws(TransportError) {
-        var rest = unsafe bytes[...]
-        while unsafe !rest.isEmpty {
-            let piece = unsafe UnsafeRawBufferPointer(rebasing: rest)
-            let count = try perform(deadline) { connection in
-                unsafe self.write(piece, &connection)
-            }
-            unsafe rest = rest.dropFirst(count)
+    ///
+    /// - Parameter isMore: others follow at once, or `flush`; short ones may wait for them.
+    func write(
+        _ bytes: UnsafeRawBufferPointer, _ deadline: Deadline, isMore: Bool = false
+    ) throws(TransportError) {
+        let region = unsafe Region(bytes)
+        let isDone = try sealer.withLock { sealer throws(TransportError) in
+            guard let sealer else { return false }
+            unsafe try sealer.write(region.bytes, deadline)
+            if !isMore { try sealer.flush(deadline) }
+            return true
         }
+        if !isDone { unsafe try tls.write(bytes, deadline) }
     }
 
-    private func write(_ piece: UnsafeRawBufferPointer, _ connection: inout Connection) -> Int? {
-        // A record begun must be finished under its key; the count rises when one is.
-        if connection.recordsUnderKey >= recordsPerKey {
-            guard unsafe SSL_key_update(connection.pointer, SSL_KEY_UPDATE_NOT_REQUESTED) == 1
-            else { return nil }
-            connection.recordsUnderKey = 0
-        }
-        var count = 0
-        let code = unsafe SSL_write_ex(
-            connection.pointer, piece.baseAddress, piece.count, &count)
-        guard code == 1 else { return nil }
-        connection.recordsUnderKey += 1
-        return count
+    /// Sends what waits for more.
+    func flush(_ deadline: Deadline) throws(TransportError) {
+        try sealer.withLock { sealer throws(TransportError) in try sealer?.flush(deadline) }
     }
 
     /// Fills the whole buffer; one thread at a time.
@@ -123,96 +93,57 @@ internal import Synchronization
         while received < buffer.count {
             let rest = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[received...])
             do throws(TransportError) {
-                received += try perform(deadline) { connection in
-                    var count = 0
-                    let code = unsafe SSL_read_ex(
-                        connection.pointer, rest.baseAddress, rest.count, &count)
-                    return code == 1 ? count : nil
-                }
+                unsafe received += try readSome(into: rest, deadline)
             } catch {
-                guard received > 0, error == .closedByPeer else { throw error }
+                let isEnd = error == .closedByPeer || error == RecordOpener.cutOff
+                guard received > 0, isEnd else { throw error }
                 throw .truncated(receivedBytes: received, expectedBytes: buffer.count)
             }
         }
     }
 
-    /// Calls OpenSSL until it has done something, the peer has ended or the deadline has passed.
-    ///
-    /// - Parameter call: gives nil if OpenSSL's answer was not success.
-    private func perform(
-        _ deadline: Deadline, _ call: (inout Connection) -> Int?
+    private func readSome(
+        into buffer: UnsafeMutableRawBufferPointer, _ deadline: Deadline
     ) throws(TransportError) -> Int {
-        while true {
-            let outcome = connection.withLock { Self.attempt(&$0, call) }
-            if isShutDown.load(ordering: .acquiring) { throw .shutDown }
-            let isReady: Bool
-            switch outcome {
-            case .done(let count): return count
-            case .waitsToRead: isReady = Sockets.wait(file, Int16(POLLIN), deadline)
-            case .waitsToWrite: isReady = Sockets.wait(file, Int16(POLLOUT), deadline)
-            case .ended: throw .closedByPeer
-            case .failed(let error): throw error
-            }
-            if isShutDown.load(ordering: .acquiring) { throw .shutDown }
-            guard isReady else { throw .deadline }
+        let region = unsafe Region(UnsafeRawBufferPointer(buffer))
+        let count = try opener.withLock { opener throws(TransportError) in
+            unsafe try opener?.read(
+                into: UnsafeMutableRawBufferPointer(mutating: region.bytes), deadline)
         }
-    }
-
-    private static func attempt(
-        _ connection: inout Connection, _ call: (inout Connection) -> Int?
-    ) -> Outcome {
-        if let failure = connection.failure { return .failed(failure) }
-        LibraryErrors.clear()
-        if let count = call(&connection) { return .done(count) }
-        switch unsafe SSL_get_error(connection.pointer, 0) {
-        case SSL_ERROR_WANT_READ: return .waitsToRead
-        case SSL_ERROR_WANT_WRITE: return .waitsToWrite
-        case SSL_ERROR_ZERO_RETURN: return .ended
-        case SSL_ERROR_SYSCALL:
-            let code = errno
-            return fail(
-                &connection,
-                code == 0 ? .closedByPeer : .connectionLost(Platform.errorText(code)))
-        default:
-            let errors = LibraryErrors.take()
-            if errors.tlsReasons.contains(SSL_R_UNEXPECTED_EOF_WHILE_READING) {
-                return fail(&connection, .closedByPeer)
-            }
-            return fail(
-                &connection,
-                errors.handshakeError(
-                    verifyResult: unsafe SSL_get_verify_result(connection.pointer)))
-        }
-    }
-
-    private static func fail(_ connection: inout Connection, _ error: TransportError) -> Outcome {
-        connection.failure = error
-        return .failed(error)
+        if let count { return count }
+        return unsafe try tls.read(into: buffer, deadline)
     }
 
     /// Ends the connection at once; threads that wait on it throw `shutDown` within milliseconds.
-    func shutdown() {
-        isShutDown.store(true, ordering: .releasing)
-        Platform.shutdown(file, .both)
-    }
+    func shutdown() { socket.shutdown() }
 
     /// Says that nothing follows and waits until the peer has closed, too.
-    ///
-    /// Closing with bytes unread would make the kernel throw away what the peer has not read yet.
     func finish(linger: Duration = TransportLimits.closeLinger) {
-        guard !isShutDown.load(ordering: .acquiring) else { return }
-        connection.withLock { connection in
-            LibraryErrors.clear()
-            if connection.failure == nil { _ = unsafe SSL_shutdown(connection.pointer) }
-            LibraryErrors.clear()
-        }
-        Platform.shutdown(file, .sending)
+        guard !socket.isShutDown else { return }
         let deadline = Deadline(after: linger)
-        unsafe withUnsafeTemporaryAllocation(byteCount: 16 << 10, alignment: 16) { scrap in
-            while !deadline.hasPassed, Sockets.wait(file, Int16(POLLIN), deadline) {
-                let count = unsafe Platform.read(file, scrap)
-                if count == 0 || (count < 0 && errno != EAGAIN && errno != EINTR) { return }
-            }
+        // Whoever still writes keeps the lock; then the peer learns from the broken frame.
+        let isSealed = sealer.withLockIfAvailable { sealer in
+            guard let sealer else { return false }
+            try? sealer.end(deadline)
+            return true
         }
+        if isSealed == false { tls.end() }
+        socket.finish(deadline)
+    }
+}
+
+/// The caller's memory on its way into a lock's closure.
+private struct Region: Sendable {
+    private let address: UInt
+    private let count: Int
+
+    init(_ bytes: UnsafeRawBufferPointer) {
+        address = UInt(bitPattern: bytes.baseAddress)
+        count = bytes.count
+    }
+
+    var bytes: UnsafeRawBufferPointer {
+        unsafe UnsafeRawBufferPointer(
+            start: UnsafeRawPointer(bitPattern: address), count: count)
     }
 }

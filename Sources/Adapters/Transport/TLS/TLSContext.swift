@@ -17,6 +17,7 @@ package import ServingTypes
         try use(certificatePEM: identity.certificatePEM, keyPEM: identity.keyPEM)
         unsafe SSL_CTX_set_verify(
             pointer, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nil)
+        unsafe SSL_CTX_set_alpn_select_cb(pointer, ApplicationProtocol.selectRecords, nil)
     }
 
     /// An HTTPS server that asks clients for no certificate and speaks HTTP/1.1.
@@ -33,7 +34,8 @@ package import ServingTypes
             of: certificatePEM, keyPEM: keyPEM,
             paths: .init(authority: "", certificate: certificatePath, key: keyPath))
         try context.use(certificatePEM: certificatePEM, keyPEM: keyPEM)
-        unsafe SSL_CTX_set_alpn_select_cb(context.pointer, selectHTTP, nil)
+        unsafe SSL_CTX_set_alpn_select_cb(
+            context.pointer, ApplicationProtocol.selectHTTP, nil)
         return context
     }
 
@@ -42,7 +44,7 @@ package import ServingTypes
         let context = unsafe try TLSContext(identity: nil, method: TLS_client_method())
         try context.trust(authorityPEM: Files.read(authorityPath))
         unsafe SSL_CTX_set_verify(context.pointer, SSL_VERIFY_PEER, nil)
-        let offer = [UInt8(httpProtocol.count)] + httpProtocol
+        let offer = ApplicationProtocol.list([.http1])
         // Unlike its siblings it gives 0 for success.
         let code = unsafe SSL_CTX_set_alpn_protos(context.pointer, offer, UInt32(offer.count))
         try check(code == 0, "offering HTTP/1.1")
@@ -100,6 +102,29 @@ package import ServingTypes
         return unsafe ssl
     }
 
+    /// A new bulk connection's state; the caller owns it.
+    ///
+    /// Where sealed records may follow, OpenSSL reads no byte beyond a record of its own.
+    func makeConnection(
+        _ side: TLSSide, records: BulkRecords
+    ) throws(TransportError) -> OpaquePointer {
+        let ssl = try unsafe makeConnection(side)
+        if records == .sealed { unsafe SSL_set_read_ahead(ssl, 0) }
+        let isSet: Bool
+        switch side {
+        case .server: isSet = unsafe ApplicationProtocol.accept(records, on: ssl)
+        case .client:
+            let offer = ApplicationProtocol.list(records.offer)
+            // Unlike its siblings it gives 0 for success.
+            isSet = unsafe SSL_set_alpn_protos(ssl, offer, UInt32(offer.count)) == 0
+        }
+        guard isSet else {
+            unsafe SSL_free(ssl)
+            throw .library("offering records: \(LibraryErrors.take().text)")
+        }
+        return unsafe ssl
+    }
+
     private func trust(authorityPEM: [UInt8]) throws(TransportError) {
         let store = unsafe SSL_CTX_get_cert_store(pointer)
         for authority in try Certificate.all(inPEM: authorityPEM) {
@@ -133,32 +158,4 @@ package enum TLSSide: Sendable, Hashable {
     ///   cluster, where the URI name is checked instead.
     case client(serverName: String?)
     case server
-}
-
-/// The name of HTTP/1.1 in ALPN (RFC 7301).
-private let httpProtocol = Array("http/1.1".utf8)
-
-/// Chooses `http/1.1` if the client offers it; without that no protocol is chosen.
-private func selectHTTP(
-    ssl: OpaquePointer?, chosen: UnsafeMutablePointer<UnsafePointer<UInt8>?>?,
-    chosenLength: UnsafeMutablePointer<UInt8>?, offered: UnsafePointer<UInt8>?,
-    offeredLength: UInt32, context: UnsafeMutableRawPointer?
-) -> Int32 {
-    let name = httpProtocol
-    var position = 0
-    let end = Int(offeredLength)
-    guard let offered = unsafe offered else { return SSL_TLSEXT_ERR_NOACK }
-    while position < end {
-        let length = unsafe Int(offered[position])
-        let start = position + 1
-        position = start + length
-        guard position <= end else { return SSL_TLSEXT_ERR_ALERT_FATAL }
-        let entry = unsafe UnsafeBufferPointer(start: offered + start, count: length)
-        if unsafe entry.elementsEqual(name) {
-            unsafe chosen?.pointee = unsafe offered + start
-            unsafe chosenLength?.pointee = UInt8(length)
-            return SSL_TLSEXT_ERR_OK
-        }
-    }
-    return SSL_TLSEXT_ERR_NOACK
 }

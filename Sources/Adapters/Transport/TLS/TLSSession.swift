@@ -128,12 +128,7 @@ package import ServingTypes
 
     /// The protocol agreed on above TLS, such as `http/1.1`; nil if none was.
     package var applicationProtocol: String? {
-        var name: UnsafePointer<UInt8>?
-        var length: UInt32 = 0
-        unsafe SSL_get0_alpn_selected(connection, &name, &length)
-        guard length > 0 else { return nil }
-        return unsafe String(
-            decoding: UnsafeBufferPointer(start: name, count: Int(length)), as: UTF8.self)
+        unsafe ApplicationProtocol.agreed(on: connection)
     }
 
     private func failure() -> TransportError {
