@@ -65,6 +65,8 @@ let modules: [Module] = [
     Module(layer: .cLibrary, name: "CWireMessages", uses: ["CProtobufC"]),
     Module(layer: .cLibrary, name: "CChecksums"),
     Module(layer: .cLibrary, name: "CBytePlanes"),
+    Module(layer: .cLibrary, name: "CMemoryPages"),
+    Module(layer: .cLibrary, name: "CSharedMemory", uses: ["CMemoryPages"]),
     Module(layer: .cLibrary, name: "CZstd", pkgConfig: "libzstd", debianPackage: "libzstd-dev"),
     Module(layer: .cLibrary, name: "COpenSSL", pkgConfig: "openssl", debianPackage: "libssl-dev"),
     Module(layer: .cLibrary, name: "CLlama", pkgConfig: "llama"),
@@ -74,7 +76,7 @@ let modules: [Module] = [
 
     // Core: pure.
     Module(layer: .core, name: "ServingTypes"),
-    Module(layer: .core, name: "InferenceEngine", uses: ["ServingTypes"]),
+    Module(layer: .core, name: "InferenceEngine", uses: ["ServingTypes", "CMemoryPages"]),
     Module(layer: .core, name: "Scheduling", uses: ["ServingTypes"]),
     Module(
         layer: .core, name: "Roles", uses: ["ServingTypes", "Scheduling", "InferenceEngine"]),
@@ -114,6 +116,9 @@ let modules: [Module] = [
     Module(
         layer: .adapter, name: "Transport", uses: ["ServingTypes", "WireProtocol", "COpenSSL"],
         products: [logging, nioCore, nioPosix]),
+    Module(
+        layer: .adapter, name: "SharedMemory", uses: ["InferenceEngine", "CSharedMemory"],
+        products: [logging]),
     Module(layer: .adapter, name: "HostProbe", uses: ["ServingTypes"]),
     Module(
         layer: .adapter, name: "ServiceStart",
@@ -201,6 +206,10 @@ let tests: [(name: String, uses: [String])] = [
     ("ChatAPITests", ["ChatAPI", "ServingTypes"]),
     ("ServiceRuntimeTests", ["ServiceRuntime", "ServingTypes"]),
     ("HTTPServerTests", ["HTTPServer", "ServiceRuntime", "ChatAPI", "ServingTypes"]),
+    (
+        "SharedMemoryTests",
+        ["SharedMemory", "CSharedMemory", "InferenceEngine", "ServingTypes", "SimulatedEngine"]
+    ),
     ("TransportTests", ["ServingTypes", "Transport", "WireProtocol"]),
     (
         "IntegrationTests",

@@ -88,8 +88,10 @@ let cLibraryOwners: [String: [String]] = [
     "CChecksums": ["WireProtocol"],
     "CLlama": ["LlamaEngine"],
     "CLlamaCommon": ["LlamaEngine"],
+    "CMemoryPages": ["InferenceEngine"],
     "COpenSSL": ["Transport"],
     "CProtobufC": ["WireProtocol"],
+    "CSharedMemory": ["SharedMemory"],
     "CWireMessages": ["WireProtocol"],
     "CZstd": ["KVTransfer"],
 ]

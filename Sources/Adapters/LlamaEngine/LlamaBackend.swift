@@ -49,7 +49,8 @@ final class LlamaBackend: ComputeBackend {
             maximumSequences: settings.maximumSequences,
             device: describeDevices(usesAccelerators: settings.gpuLayers != 0))
         prefillBudgetTokens = settings.prefillBudgetTokens ?? settings.microBatchTokens
-        pool = KVBufferPool(maximumKeptBytes: settings.keptBufferBytes)
+        pool = KVBufferPool(
+            maximumKeptBytes: settings.keptBufferBytes, source: settings.kvMemory)
         scratch = SamplingScratch(vocabularySize: model.vocabularySize)
         samplers = Array(repeating: nil, count: settings.maximumSequences)
     }

@@ -45,6 +45,8 @@ package final class LlamaEngine: InferenceEngine {
         package var kvType = KVType.f16
         /// Bytes of export buffers kept for reuse.
         package var keptBufferBytes = 256 << 20
+        /// What exported KV is written into.
+        package var kvMemory: any KVMemorySource = OrdinaryKVMemory()
 
         package init(modelPath: String) { self.modelPath = modelPath }
     }

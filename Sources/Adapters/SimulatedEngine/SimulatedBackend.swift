@@ -44,7 +44,8 @@ final class SimulatedBackend: ComputeBackend {
         self.settings = settings
         self.stop = stop
         kv = SimulatedKV(bytesPerToken: settings.kvBytesPerToken)
-        pool = KVBufferPool(maximumKeptBytes: settings.keptBufferBytes)
+        pool = KVBufferPool(
+            maximumKeptBytes: settings.keptBufferBytes, source: settings.kvMemory)
         slots = Array(repeating: Slot(), count: settings.maximumSequences)
     }
 

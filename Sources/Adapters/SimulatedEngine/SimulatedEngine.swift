@@ -7,7 +7,7 @@ import ServingTypes
 /// Its tokens depend on all tokens before them and on the seed, its KV bytes on the tokens: a lost,
 /// mixed-up or damaged block shows as a refused block or as other text.
 package final class SimulatedEngine: InferenceEngine {
-    package struct Settings: Sendable, Hashable {
+    package struct Settings: Sendable {
         package var modelName = "simulated"
         package var contextTokens = ByteTokenizer.defaultContextTokens
         package var kvCapacityTokens = 65536
@@ -30,6 +30,8 @@ package final class SimulatedEngine: InferenceEngine {
         package var endProbability = 0.0
         /// Bytes of export buffers kept for reuse.
         package var keptBufferBytes = 64 << 20
+        /// What exported KV is written into.
+        package var kvMemory: any KVMemorySource = OrdinaryKVMemory()
 
         package init() {}
 
