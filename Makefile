@@ -9,6 +9,7 @@ FOLDER ?= run/certificates
 HOSTS ?= localhost,127.0.0.1
 SEEDS ?= 1000
 FUZZ_FRAMES ?= 100000000
+CANCELLATIONS ?= 10000
 
 # Tests at once; their own threads and processes share the cores too.
 export SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH ?= 4
@@ -17,7 +18,7 @@ locations := source Scripts/locations.sh
 libraries := -Xlinker -rpath -Xlinker $$llama_library_folder
 
 .PHONY: help setup serve build test check lint tidy protocols-check format protocols \
-	certificates fuzz simulate tsan image clean
+	certificates fuzz faults simulate tsan image clean
 .NOTPARALLEL:
 
 help: ## list these targets
@@ -62,6 +63,10 @@ certificates: ## make an authority and a certificate per role in FOLDER for HOST
 fuzz: setup ## feed the wire decoder FUZZ_FRAMES damaged frames; FUZZ_SEED repeats a run
 	$(locations) && FUZZ_FRAMES=$(FUZZ_FRAMES) swift test -c release --disable-xctest \
 		$(libraries) --filter FrameFuzzTests
+
+faults: setup ## cut, flip, stall and cancel KV transfers at every place, CANCELLATIONS times
+	$(locations) && KV_FAULTS=long KV_CANCELLATIONS=$(CANCELLATIONS) swift test \
+		--disable-xctest $(libraries) --filter 'WorkerServiceTests|KVLossTests'
 
 simulate: setup ## run the simulated cluster with SEEDS different seeds
 	$(locations) && SEEDS=$(SEEDS) swift test -c release --disable-xctest $(libraries) \

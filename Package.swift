@@ -77,9 +77,11 @@ let modules: [Module] = [
     // Core: pure.
     Module(layer: .core, name: "ServingTypes"),
     Module(layer: .core, name: "InferenceEngine", uses: ["ServingTypes", "CMemoryPages"]),
+    Module(layer: .core, name: "KVHandOver", uses: ["ServingTypes"]),
     Module(layer: .core, name: "Scheduling", uses: ["ServingTypes"]),
     Module(
-        layer: .core, name: "Roles", uses: ["ServingTypes", "Scheduling", "InferenceEngine"]),
+        layer: .core, name: "Roles",
+        uses: ["ServingTypes", "Scheduling", "InferenceEngine", "KVHandOver"]),
     Module(layer: .core, name: "ChatAPI", uses: ["ServingTypes"]),
     Module(
         layer: .core, name: "WireProtocol",
@@ -91,11 +93,12 @@ let modules: [Module] = [
     // Simulation: all roles in virtual time.
     Module(
         layer: .simulation, name: "ClusterSimulation",
-        uses: ["ServingTypes", "InferenceEngine", "Roles"]),
+        uses: ["ServingTypes", "InferenceEngine", "KVHandOver", "Roles"]),
 
     // Adapters: move bytes, call C, read the host.
     Module(
-        layer: .adapter, name: "EngineRuntime", uses: ["ServingTypes", "InferenceEngine"]),
+        layer: .adapter, name: "EngineRuntime",
+        uses: ["ServingTypes", "InferenceEngine", "WireProtocol"]),
     Module(
         layer: .adapter, name: "LlamaEngine",
         uses: ["ServingTypes", "InferenceEngine", "EngineRuntime", "CLlama", "CLlamaCommon"]),
@@ -119,6 +122,13 @@ let modules: [Module] = [
     Module(
         layer: .adapter, name: "SharedMemory", uses: ["InferenceEngine", "CSharedMemory"],
         products: [logging]),
+    Module(
+        layer: .adapter, name: "KVCarriers",
+        uses: [
+            "ServingTypes", "InferenceEngine", "KVTransfer", "WireProtocol", "Transport",
+            "ServiceRuntime",
+        ],
+        products: [logging, metrics]),
     Module(layer: .adapter, name: "HostProbe", uses: ["ServingTypes"]),
     Module(
         layer: .adapter, name: "ServiceStart",
@@ -132,8 +142,9 @@ let modules: [Module] = [
     Module(
         layer: .adapter, name: "Measurement",
         uses: [
-            "ServingTypes", "InferenceEngine", "ChatAPI", "WireProtocol", "LlamaEngine",
-            "HTTPClient", "LocalCluster", "ServiceRuntime", "ServiceStart", "Transport",
+            "ServingTypes", "InferenceEngine", "ChatAPI", "KVTransfer", "WireProtocol",
+            "LlamaEngine", "HTTPClient", "KVCarriers", "LocalCluster", "ServiceRuntime",
+            "ServiceStart", "SharedMemory", "Transport",
         ],
         products: [logging, nioCore, nioHTTP1, nioPosix]),
 
@@ -154,8 +165,9 @@ let modules: [Module] = [
     Module(
         layer: .service, name: "WorkerService",
         uses: [
-            "ServingTypes", "InferenceEngine", "Roles", "KVTransfer", "WireProtocol", "Transport",
-            "ServiceRuntime", "ServiceStart", "LlamaEngine", "SimulatedEngine",
+            "ServingTypes", "InferenceEngine", "KVHandOver", "Roles", "KVCarriers", "KVTransfer",
+            "WireProtocol", "Transport", "SharedMemory", "ServiceRuntime", "ServiceStart",
+            "LlamaEngine", "SimulatedEngine",
         ],
         products: [logging, metrics, serviceLifecycle]),
     Module(
@@ -202,6 +214,7 @@ let modules: [Module] = [
 let tests: [(name: String, uses: [String])] = [
     ("ServingTypesTests", ["ServingTypes"]),
     ("WireProtocolTests", ["WireProtocol", "ServingTypes", "CChecksums"]),
+    ("KVHandOverTests", ["KVHandOver", "ServingTypes"]),
     ("KVTransferTests", ["KVTransfer", "WireProtocol", "ServingTypes", "CBytePlanes"]),
     ("ChatAPITests", ["ChatAPI", "ServingTypes"]),
     ("ServiceRuntimeTests", ["ServiceRuntime", "ServingTypes"]),
@@ -212,11 +225,26 @@ let tests: [(name: String, uses: [String])] = [
     ),
     ("TransportTests", ["ServingTypes", "Transport", "WireProtocol"]),
     (
+        "KVCarriersTests",
+        [
+            "KVCarriers", "KVTransfer", "InferenceEngine", "ServingTypes", "Transport",
+            "WireProtocol", "ServiceRuntime",
+        ]
+    ),
+    (
         "IntegrationTests",
         [
             "HTTPClient", "LocalCluster", "LlamaEngine", "EngineRuntime", "InferenceEngine",
             "ServiceStart", "ServingTypes", "Transport", "gateway", "scheduler",
             "prefill-worker", "decode-worker", "health-agent", "pdserve",
+        ]
+    ),
+    (
+        "WorkerServiceTests",
+        [
+            "WorkerService", "InferenceEngine", "Roles", "KVCarriers", "KVHandOver", "KVTransfer",
+            "LlamaEngine", "ServiceRuntime", "ServiceStart", "ServingTypes", "SharedMemory",
+            "SimulatedEngine", "Transport", "WireProtocol",
         ]
     ),
     ("TidyTests", []),
@@ -230,14 +258,26 @@ let tests: [(name: String, uses: [String])] = [
         "SimulatedEngineTests",
         ["SimulatedEngine", "EngineRuntime", "InferenceEngine", "ServingTypes"]
     ),
+    (
+        "MeasurementTests",
+        [
+            "Measurement", "ServingTypes", "benchmark", "gateway", "scheduler", "prefill-worker",
+            "decode-worker", "health-agent",
+        ]
+    ),
     ("SchedulingTests", ["Scheduling", "ServingTypes"]),
     ("SimulationTests", ["ClusterSimulation", "ServingTypes"]),
-    ("ScenarioTests", ["Roles", "InferenceEngine", "ServingTypes"]),
-    ("RolesTests", ["Roles", "Scheduling", "InferenceEngine", "ServingTypes"]),
+    ("ScenarioTests", ["Roles", "KVHandOver", "InferenceEngine", "ServingTypes"]),
+    (
+        "RolesTests",
+        ["Roles", "KVHandOver", "Scheduling", "InferenceEngine", "ServingTypes"]
+    ),
 ]
 
-/// Folders of test targets with files that a test compares with.
-let comparedFolders = ["WireProtocolTests": ["Golden"], "ScenarioTests": ["Scenarios"]]
+/// Folders of test targets with files that a test reads.
+let comparedFolders = [
+    "WireProtocolTests": ["Golden"], "ScenarioTests": ["Scenarios"], "LlamaEngineTests": ["Models"],
+]
 
 for module in modules {
     for used in modules where module.uses.contains(used.name) {

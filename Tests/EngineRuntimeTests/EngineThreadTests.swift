@@ -13,6 +13,7 @@ private final class FaultyBackend: ComputeBackend {
         blockOverheadBytesPerToken: 0, blockOverheadBytes: 0, microBatchTokens: 8,
         maximumSequences: 4, device: "none")
     let prefillBudgetTokens = 8
+    let finalRunTokens = 0
     private var failuresLeft: Int
     private let failsExports: Bool
 
@@ -38,11 +39,18 @@ private final class FaultyBackend: ComputeBackend {
     func exportKV(slot: Int, tokenStart: Int, tokenCount: Int) throws(EngineError) -> KVBlock {
         if failsExports { throw .computeFailed(code: -101) }
         return KVBlock(
-            tokenStart: tokenStart, tokenCount: tokenCount, bytes: KVBuffer(capacityBytes: 1))
+            tokenStart: tokenStart, tokenCount: tokenCount,
+            checksumming: KVBuffer(capacityBytes: 1))
     }
 
     func importKV(_ block: KVBlock, slot: Int) throws(EngineError) {
         throw .blockRefused(reason: "always")
+    }
+
+    func retain(slot: Int) {}
+
+    func truncate(slot: Int, tokens: Int) throws(EngineError) {
+        throw .computeFailed(code: -102)
     }
 
     func remove(slot: Int) {}
@@ -97,22 +105,40 @@ private final class FaultyBackend: ComputeBackend {
         thread.submit(.run(job(4)))
     }
 
-    @Test func `a failed export or import closes its sequence`() async throws {
+    @Test func `a failed export closes its sequence, a failed import opens none`() async throws {
         var recorder = EngineRecorder()
         let thread = try thread(recorder, failsExports: true)
         thread.submit(.run(job(1, exportsKV: true)))
         thread.submit(.run(job(2)))
         let block = KVBlock(
-            tokenStart: 0, tokenCount: 2, bytes: KVBuffer(capacityBytes: 1))
+            tokenStart: 0, tokenCount: 2, checksumming: KVBuffer(capacityBytes: 1))
         thread.submit(.importKV(SequenceID(3), block))
         let first = await recorder.outcome(of: SequenceID(1))
         #expect(first.error == .computeFailed(code: -101))
         #expect(first.outputs.isEmpty)
         #expect(await recorder.outcome(of: SequenceID(2)).tokens == [3])
-        let third = await recorder.outcome(of: SequenceID(3))
-        #expect(third.error == .blockRefused(reason: "always"))
-        #expect(third.importedTokens == 0)
+        let third = await recorder.outcome(of: SequenceID(3)) { !$0.refusals.isEmpty }
+        #expect(third.refusals == [Refusal(expectedToken: 0, reason: "always")])
+        #expect(third.importedTokens == 0 && !third.isClosed)
+        #expect(thread.progress.openSequences == 0)
         #expect(thread.progress.usedKVTokens == 0)
+        await thread.shutdown()
+    }
+
+    @Test func `retained KV that can't be shortened is gone and refused`() async throws {
+        var recorder = EngineRecorder()
+        let thread = try thread(recorder)
+        var retained = job(1)
+        retained.retainsKV = true
+        thread.submit(.run(retained))
+        #expect(await recorder.outcome(of: SequenceID(1)).finish == .length)
+        #expect(thread.progress.usedKVTokens == 3)
+        thread.submit(.adopt(SequenceID(2), from: SequenceID(1), tokens: 2))
+        let second = await recorder.outcome(of: SequenceID(2)) { !$0.refusals.isEmpty }
+        #expect(second.refusals.map(\.expectedToken) == [0])
+        #expect(second.importedTokens == 0)
+        #expect(thread.progress.usedKVTokens == 0)
+        #expect(thread.progress.openSequences == 0)
         await thread.shutdown()
     }
 

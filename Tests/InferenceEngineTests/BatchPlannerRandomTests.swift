@@ -18,7 +18,8 @@ import Testing
         var driver = PlannerDriver(
             context: 120, capacity: Int.random(in: 60...400, using: &generator), microBatch: 24,
             sequences: Int.random(in: 1...12, using: &generator),
-            budget: Int.random(in: 1...24, using: &generator))
+            budget: Int.random(in: 1...24, using: &generator),
+            finalRun: Int.random(in: 0...10, using: &generator))
         var sequences: [SequenceID: Expectation] = [:]
         var nextID: UInt64 = 0
         for _ in 0..<300 {
@@ -97,6 +98,10 @@ import Testing
             let end = run.tokenStart + run.tokens.count
             #expect(run.samples == (end == prompt + known.newTokens), "seed \(seed)")
             #expect(end <= planner.limits.contextTokens)
+            let final = planner.limits.finalRunTokens
+            if final > 0, run.samples, prompt > planner.limits.microBatchTokens {
+                #expect(run.tokens.count <= final, "seed \(seed)")
+            }
         }
         let decoding = sequences.filter { $0.value.newTokens > 0 && !$0.value.isClosed }.keys
         #expect(Set(decoding).isSubset(of: runs.map(\.sequence)), "seed \(seed)")
@@ -111,6 +116,7 @@ import Testing
         _ runs: [BatchPlanner.Run], _ driver: inout PlannerDriver,
         _ sequences: inout [SequenceID: Expectation], using generator: inout SeededGenerator
     ) {
+        driver.compute(runs)
         for run in runs { sequences[run.sequence]?.computed += run.tokens.count }
         let samples = runs.filter(\.samples).map { _ in
             Int.random(in: 0..<50, using: &generator) == 0
@@ -139,8 +145,8 @@ import Testing
                 #expect(known.newTokens <= known.maximumNewTokens, "seed \(seed)")
                 if finish == nil { continue }
             case .failed(let named, _), .cancelled(let named): id = named
-            case .engineLost:
-                Issue.record("lost")
+            case .blockRefused, .engineLost:
+                Issue.record("refused or lost")
                 continue
             }
             #expect(sequences[id]?.isClosed == false, "event after the end, seed \(seed)")

@@ -2,82 +2,6 @@ import InferenceEngine
 import ServingTypes
 import Testing
 
-/// Drives a planner and notes what it reports.
-struct PlannerDriver {
-    var planner: BatchPlanner
-    var events: [EngineEvent] = []
-    var removedSlots: [Int] = []
-
-    init(
-        context: Int = 1000, capacity: Int = 2000, microBatch: Int = 16, sequences: Int = 8,
-        budget: Int = 16
-    ) {
-        planner = BatchPlanner(
-            limits: BatchPlanner.Limits(
-                contextTokens: context, kvCapacityTokens: capacity, vocabularySize: 100,
-                microBatchTokens: microBatch, maximumSequences: sequences,
-                prefillBudgetTokens: budget))
-    }
-
-    mutating func note(_ actions: [BatchPlanner.Action]) {
-        for action in actions {
-            switch action {
-            case .report(let event): events.append(event)
-            case .remove(let slot): removedSlots.append(slot)
-            case .importBlock, .begin: break
-            }
-        }
-    }
-
-    mutating func receive(_ command: EngineCommand) { note(planner.receive(command)) }
-
-    mutating func run(
-        _ id: UInt64, prompt: Int, new: Int = 1, imported: Int = 0, exports: Bool = false
-    ) {
-        receive(
-            .run(
-                SequenceJob(
-                    sequence: SequenceID(id), tokens: Array(repeating: 1, count: prompt),
-                    importedTokens: imported, sampling: SamplingParameters(),
-                    maximumNewTokens: new, exportsKV: exports)))
-    }
-
-    mutating func importBlock(_ id: UInt64, _ start: Int, _ count: Int) {
-        let block = KVBlock(
-            tokenStart: start, tokenCount: count, bytes: KVBuffer(capacityBytes: 1))
-        receive(.importKV(SequenceID(id), block))
-    }
-
-    /// Computes one iteration; each sample is token 2.
-    @discardableResult
-    mutating func step(endsGeneration: Bool = false) -> [BatchPlanner.Run] {
-        let step = planner.nextStep()
-        note(step.actions)
-        let sample = BatchPlanner.Sample(
-            output: TokenOutput(token: 2), endsGeneration: endsGeneration)
-        note(
-            planner.complete(
-                step.runs, samples: step.runs.filter(\.samples).map { _ in .success(sample) }))
-        return step.runs
-    }
-
-    func tokens(of id: UInt64) -> Int {
-        events.count {
-            if case .token(SequenceID(id), _, _) = $0 { true } else { false }
-        }
-    }
-
-    func finish(of id: UInt64) -> FinishReason? {
-        for case .token(SequenceID(id), _, let finish?) in events { return finish }
-        return nil
-    }
-
-    func error(of id: UInt64) -> EngineError? {
-        for case .failed(SequenceID(id), let error) in events { return error }
-        return nil
-    }
-}
-
 @Suite struct BatchPlannerTests {
     @Test func `a prompt alone is cut at multiples of the micro-batch`() {
         var driver = PlannerDriver()
@@ -199,32 +123,6 @@ struct PlannerDriver {
         #expect(driver.removedSlots == [0])
     }
 
-    @Test func `blocks out of order are refused and free the sequence`() {
-        var driver = PlannerDriver(context: 100)
-        driver.importBlock(1, 4, 4)
-        driver.importBlock(2, 0, 4)
-        driver.importBlock(2, 5, 4)
-        driver.importBlock(3, 0, 0)
-        driver.importBlock(4, 0, .max)
-        driver.importBlock(5, 0, -1)
-        for id in UInt64(1)...5 {
-            guard case .blockRefused = driver.error(of: id) else {
-                Issue.record("block \(id) was taken")
-                continue
-            }
-        }
-        #expect(driver.planner.usedKVTokens == 0)
-        #expect(driver.removedSlots == [0])
-    }
-
-    @Test func `a block for a running sequence closes it`() {
-        var driver = PlannerDriver()
-        driver.run(1, prompt: 5, new: 5)
-        driver.step()
-        driver.importBlock(1, 5, 1)
-        #expect(driver.error(of: 1) == .blockRefused(reason: "the sequence already computes"))
-    }
-
     @Test func `prompts and blocks without room fail alone`() {
         var driver = PlannerDriver(capacity: 30)
         driver.run(1, prompt: 20, new: 3)
@@ -279,6 +177,7 @@ struct PlannerDriver {
         driver.run(1, prompt: 3, new: 5)
         driver.run(2, prompt: 3, new: 5)
         let step = driver.planner.nextStep()
+        driver.compute(step.runs)
         let sample = BatchPlanner.Sample(output: TokenOutput(token: 2), endsGeneration: false)
         driver.note(
             driver.planner.complete(
@@ -293,6 +192,7 @@ struct PlannerDriver {
         driver.run(1, prompt: 3, exports: true)
         driver.run(2, prompt: 3)
         let step = driver.planner.nextStep()
+        driver.compute(step.runs)
         let samples = [TokenID(5), 6].map {
             Result<BatchPlanner.Sample, EngineError>.success(
                 BatchPlanner.Sample(output: TokenOutput(token: $0), endsGeneration: false))

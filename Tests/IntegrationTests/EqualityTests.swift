@@ -1,6 +1,7 @@
 import Foundation
 import InferenceEngine
 import LlamaEngine
+import LocalCluster
 import ServingTypes
 import Testing
 
@@ -52,6 +53,38 @@ import Testing
                     choice["text"].string == String(decoding: bytes, as: UTF8.self),
                     "prompt of \(length) tokens from \(start)")
                 #expect(choice["logprobs"]["tokens"].array.count == shown.count)
+            }
+        }
+        await model.shutdown()
+    }
+
+    @Test func `a model with sliding windows answers as the undivided run`() async throws {
+        let model = try UndividedModel(model: TestCluster.windowModel, kvType: .bf16)
+        var generator = SeededGenerator(seed: 4)
+        let type = ["--kv-type", "bf16"]
+        try await TestCluster.run(
+            model: TestCluster.windowModel,
+            arguments: [.prefillWorker: type, .decodeWorker: type + ["--window-kv", "window"]]
+        ) { cluster in
+            for length in [1, 31, 32, 33, 255, 256, 257, 700, 1500] {
+                let prompt = (0..<length).map { _ in TokenID.random(in: 2..<258, using: &generator)
+                }
+                var greedy = SamplingParameters()
+                greedy.ignoresEndOfGeneration = true
+                let expected = try await model.generate(
+                    prompt, sampling: greedy, maximumNewTokens: 60)
+                let body = """
+                    {"prompt":\(prompt),"max_tokens":60,"temperature":0,"ignore_eos":true}
+                    """
+                let (status, answer) = try await cluster.post("/v1/completions", body)
+                #expect(status == 200, "\(answer)")
+                let bytes = expected.tokens.flatMap { model.tokenizer.bytes(of: $0) }
+                #expect(
+                    answer["choices"][0]["text"].string == String(decoding: bytes, as: UTF8.self),
+                    "prompt of \(length) tokens")
+            }
+            for process in cluster.cluster.all where process.name.contains("worker") {
+                #expect(process.logTail(lines: 30).contains("layers with a sliding window"))
             }
         }
         await model.shutdown()

@@ -127,7 +127,7 @@ import Testing
                 let time = try await cluster.wait(
                     for: "decode_kv_reserved_bytes", of: decode, toBe: 0)
                 #expect(time < .seconds(1), "freed after \(time)")
-                try await cluster.wait(for: "decode_engine_kv_used_tokens", of: decode, toBe: 0)
+                try await cluster.waitForFreeKV(of: decode)
                 try await cluster.wait(for: "prefill_free_slots", of: prefill, toBe: 4)
             }
         }

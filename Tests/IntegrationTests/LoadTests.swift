@@ -102,7 +102,7 @@ import Testing
     private func awaitQuiet(_ cluster: TestCluster) async throws {
         for worker in cluster.cluster.processes(of: .decodeWorker) {
             try await cluster.wait(for: "decode_kv_reserved_bytes", of: worker, toBe: 0)
-            try await cluster.wait(for: "decode_engine_kv_used_tokens", of: worker, toBe: 0)
+            try await cluster.waitForFreeKV(of: worker)
         }
         for worker in cluster.cluster.processes(of: .prefillWorker) {
             try await cluster.wait(for: "prefill_free_slots", of: worker, toBe: 4)

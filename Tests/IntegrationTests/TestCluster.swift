@@ -10,6 +10,8 @@ struct TestCluster: Sendable {
     static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
         .deletingLastPathComponent().deletingLastPathComponent()
     static let model = root.appending(path: "Models/tiny.gguf").path
+    /// Three of its four layers attend to 32 tokens.
+    static let windowModel = root.appending(path: "Tests/LlamaEngineTests/Models/window.gguf").path
     /// Executables lie beside the test bundle.
     static let executables = URL(fileURLWithPath: ProcessInfo.processInfo.arguments[0])
         .resolvingSymlinksInPath().deletingLastPathComponent()
@@ -18,7 +20,7 @@ struct TestCluster: Sendable {
 
     /// Starts a cluster, runs the body and stops it, whatever happens.
     static func run(
-        prefill: Int = 1, decode: Int = 1, engine: String = "llama",
+        prefill: Int = 1, decode: Int = 1, engine: String = "llama", model: String = model,
         arguments: [Role: [String]] = [:],
         _ body: (TestCluster) async throws -> Void
     ) async throws {
@@ -128,6 +130,22 @@ struct TestCluster: Sendable {
                 throw TestFailure(
                     "\(name) of \(process.name) is \(now.map { "\($0)" } ?? "missing"), "
                         + "not \(value), after \(deadline)")
+            }
+            try await Task.sleep(for: .milliseconds(20))
+        }
+    }
+
+    /// Waits until the engine holds no KV but that of ended conversations.
+    func waitForFreeKV(of worker: ManagedProcess) async throws {
+        let deadline = ContinuousClock.now + .seconds(10)
+        while true {
+            let used = try await metric("decode_engine_kv_used_tokens", of: worker)
+            let kept = try await metric("decode_kv_kept_tokens", of: worker)
+            if let used, used == kept { return }
+            guard ContinuousClock.now < deadline else {
+                throw TestFailure(
+                    "the engine of \(worker.name) holds \(used ?? -1) tokens, "
+                        + "\(kept ?? -1) of them kept")
             }
             try await Task.sleep(for: .milliseconds(20))
         }

@@ -30,10 +30,13 @@ final class UndividedModel: Sendable {
         }
     }
 
-    init() throws {
-        tokenizer = try LlamaTokenizer(modelPath: TestCluster.model)
-        var settings = LlamaEngine.Settings(modelPath: TestCluster.model)
+    init(
+        model: String = TestCluster.model, kvType: LlamaEngine.KVType = .f16
+    ) throws {
+        tokenizer = try LlamaTokenizer(modelPath: model)
+        var settings = LlamaEngine.Settings(modelPath: model)
         settings.threads = 1
+        settings.kvType = kvType
         let listener = Listener()
         self.listener = listener
         engine = try LlamaEngine(settings: settings) { listener.receive($0) }

@@ -38,8 +38,11 @@ import Testing
         }
         print("piece fuzzing: \(ContinuousClock.now - started), \(outcomes)")
         #expect(outcomes["wrong bytes"] == nil, "seed \(seed)")
-        for outcome in ["right bytes", "pieceDamaged", "pieceHeaderInvalid", "unknownCodec"] {
-            #expect(outcomes[outcome, default: 0] > count / 1000, "\(outcome)")
+        let expected = [
+            "right bytes", "pieceDamaged", "pieceHeaderInvalid", "unknownCodec", "broken off",
+        ]
+        for outcome in expected {
+            #expect(outcomes[outcome, default: 0] > count / 2000, "\(outcome)")
         }
     }
 
@@ -76,7 +79,15 @@ import Testing
         case 0: unsafe bytes[random.below(header)] ^= 1 << UInt8(random.below(8))
         case 1:
             // Another codec over the same bytes.
-            unsafe bytes[8] = UInt8(random.below(4))
+            unsafe bytes[8] = UInt8(random.below(5))
+            // Nothing but this may be taken for the end of a broken-off payload.
+            if random.below(2) == 0 {
+                unsafe PieceHeader.writeBreakOff(into: bytes)
+                if random.below(2) == 0 {
+                    unsafe bytes[random.below(header)] ^= 1 << UInt8(random.below(8))
+                }
+                return UnsafeRawBufferPointer(bytes)
+            }
         case 2:
             let count = min(kept, other.count)
             let start = header + random.below(count - header + 1)
@@ -96,12 +107,19 @@ import Testing
         return UnsafeRawBufferPointer(bytes)
     }
 
+    private func isBreakOff(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        (0..<PieceHeader.byteCount).allSatisfy { unsafe bytes[$0] == ($0 == 8 ? 3 : 0) }
+    }
+
     private func decode(
         _ piece: UnsafeRawBufferPointer, _ sample: Sample, _ decoder: PieceDecoder,
         _ place: UnsafeMutableRawBufferPointer
     ) -> String {
         do throws(KVTransferError) {
-            let header = try unsafe PieceHeader(bytes: piece, remainingBytes: sample.raw.count)
+            guard
+                let header = try unsafe PieceHeader(
+                    bytes: piece, remainingBytes: sample.raw.count)
+            else { return unsafe isBreakOff(piece) ? "broken off" : "wrong bytes" }
             let raw = unsafe UnsafeMutableRawBufferPointer(rebasing: place[Self.guardBytes...])
             try unsafe decoder.decode(
                 header, wire: UnsafeRawBufferPointer(rebasing: piece[PieceHeader.byteCount...]),

@@ -1,5 +1,7 @@
 import CBytePlanes
+import Foundation
 import KVTransfer
+import ServingTypes
 import Testing
 import WireProtocol
 
@@ -7,7 +9,9 @@ import WireProtocol
     @Test(arguments: PieceCodec.allCases)
     func `a piece of any size survives every codec`(_ codec: PieceCodec) throws {
         let pieces = try Pieces()
-        for count in [1, 2, 3, 63, 64, 65, 1000, 4096, 65_537, 262_144] {
+        let whole = KVTransferLimits.pieceBytes
+        let counts = [1, 2, 3, 63, 64, 65, 1000, 4096, 16_383, 16_385, 16_386, 65_537, 262_144]
+        for count in counts + [whole - 2, whole - 1, whole] {
             let raw = sampleKV(bytes: count, seed: 7).prefix(count)
             let (bytes, _) = try pieces.encode(Array(raw), codec)
             #expect(try pieces.decode(bytes, count) == Array(raw), "\(count) bytes")
@@ -82,9 +86,23 @@ import WireProtocol
         #expect(bytes == [3, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0] + littleEndian + [1, 2, 3])
     }
 
+    @Test func `the end of a broken-off payload has one picture`() throws {
+        var bytes = [UInt8](repeating: 0xff, count: PieceHeader.byteCount)
+        unsafe bytes.withUnsafeMutableBytes { unsafe PieceHeader.writeBreakOff(into: $0) }
+        #expect(bytes == [0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0])
+        let header = try unsafe bytes.withUnsafeBytes {
+            try unsafe PieceHeader(bytes: $0, remainingBytes: 1)
+        }
+        #expect(header == nil)
+    }
+
     @Test func `lengths that don't fit are refused before a byte is stored`() {
         let whole = UInt32(KVTransferLimits.pieceBytes)
-        expect(.unknownCodec(3), raw: 10, wire: 10, codec: 3, remaining: 10)
+        expect(.unknownCodec(4), raw: 10, wire: 10, codec: 4, remaining: 10)
+        expect(.pieceHeaderInvalid, raw: 1, wire: 0, codec: 3, remaining: 10)
+        expect(.pieceHeaderInvalid, raw: 0, wire: 1, codec: 3, remaining: 10)
+        expect(.pieceHeaderInvalid, raw: 0, wire: 0, codec: 0x103, remaining: 10)
+        expect(.pieceHeaderInvalid, raw: 0, wire: 0, codec: 3, checksum: 1, remaining: 10)
         expect(.pieceHeaderInvalid, raw: 0, wire: 0, codec: 0, remaining: 10)
         expect(.pieceHeaderInvalid, raw: 11, wire: 11, codec: 0, remaining: 10)
         expect(.pieceHeaderInvalid, raw: 9, wire: 9, codec: 0, remaining: 10)
@@ -100,8 +118,20 @@ import WireProtocol
         expect(.pieceHeaderInvalid, raw: 10, wire: 10, codec: 0x0100_0000, remaining: 10)
     }
 
+    @Test func `the vector instructions are found where the kernel names them`() throws {
+        guard let text = try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8) else {
+            return
+        }
+        let words = Set(text.split { $0 == " " || $0 == "\n" })
+        let hasVectors = words.contains("avx2") || words.contains("asimd")
+        #expect(byte_planes_has_vectors() == hasVectors)
+    }
+
     @Test func `vector and plain byte planes agree`() {
-        for pairs in [0, 1, 15, 16, 31, 32, 33, 63, 64, 100, 1000, 4097] {
+        let seed = UInt64.random(in: .min ... .max)
+        var random = SeededGenerator(seed: seed)
+        let some = (0..<50).map { _ in random.below(9000) }
+        for pairs in [0, 1, 15, 16, 31, 32, 33, 63, 64, 100, 1000, 4097] + some {
             let bytes = noise(bytes: 2 * pairs, seed: UInt64(pairs))
             var planes = [UInt8](repeating: 0, count: 4 * pairs)
             var back = [UInt8](repeating: 0, count: 4 * pairs)
@@ -119,17 +149,20 @@ import WireProtocol
                     }
                 }
             }
-            #expect(planes[..<(2 * pairs)].elementsEqual(planes[(2 * pairs)...]))
+            #expect(
+                planes[..<(2 * pairs)].elementsEqual(planes[(2 * pairs)...]),
+                "\(pairs) pairs, seed \(seed)")
             #expect(back[..<(2 * pairs)].elementsEqual(bytes))
             #expect(back[(2 * pairs)...].elementsEqual(bytes))
         }
     }
 
     private func expect(
-        _ error: KVTransferError, raw: UInt32, wire: UInt32, codec: UInt32, remaining: Int,
+        _ error: KVTransferError, raw: UInt32, wire: UInt32, codec: UInt32,
+        checksum: UInt32 = 0, remaining: Int,
         location: SourceLocation = #_sourceLocation
     ) {
-        let bytes = [raw, wire, codec, 0].flatMap { number in
+        let bytes = [raw, wire, codec, checksum].flatMap { number in
             (0..<4).map { UInt8(truncatingIfNeeded: number >> ($0 * 8)) }
         }
         #expect(throws: error, sourceLocation: location) {
@@ -165,7 +198,8 @@ struct Pieces {
 
     func decode(_ bytes: [UInt8], _ remainingBytes: Int) throws -> [UInt8] {
         try unsafe bytes.withUnsafeBytes { bytes in
-            let header = try unsafe PieceHeader(bytes: bytes, remainingBytes: remainingBytes)
+            let header = try #require(
+                try unsafe PieceHeader(bytes: bytes, remainingBytes: remainingBytes))
             var raw = [UInt8](repeating: 0, count: header.rawBytes)
             try unsafe raw.withUnsafeMutableBytes { place in
                 try unsafe decoder.decode(

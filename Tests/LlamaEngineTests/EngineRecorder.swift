@@ -7,6 +7,8 @@ struct Outcome {
     var outputs: [TokenOutput] = []
     var blocks: [KVBlock] = []
     var importedTokens = 0
+    /// Refused blocks: which token was due, and why.
+    var refusals: [Refusal] = []
     var finish: FinishReason?
     var error: EngineError?
     var wasCancelled = false
@@ -18,6 +20,8 @@ struct Outcome {
     fileprivate mutating func add(_ event: EngineEvent) {
         switch event {
         case .imported(_, let tokens): importedTokens = tokens
+        case .blockRefused(_, let expectedToken, let reason):
+            refusals.append(Refusal(expectedToken: expectedToken, reason: reason))
         case .exported(_, let block):
             blocks.append(block)
             order += "b"
@@ -30,6 +34,11 @@ struct Outcome {
         case .engineLost(let error): self.error = error
         }
     }
+}
+
+struct Refusal: Equatable {
+    var expectedToken: Int
+    var reason: String
 }
 
 /// Receives an engine's events and hands them out by sequence.
@@ -69,8 +78,8 @@ struct EngineRecorder {
 extension EngineEvent {
     var sequence: SequenceID? {
         switch self {
-        case .imported(let id, _), .exported(let id, _), .token(let id, _, _), .failed(let id, _),
-            .cancelled(let id):
+        case .imported(let id, _), .blockRefused(let id, _, _), .exported(let id, _),
+            .token(let id, _, _), .failed(let id, _), .cancelled(let id):
             id
         case .engineLost: nil
         }

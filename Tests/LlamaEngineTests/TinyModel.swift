@@ -33,6 +33,7 @@ enum TinyModel {
 
     static func settings(kvCapacityTokens: Int = 2048) -> LlamaEngine.Settings {
         var settings = LlamaEngine.Settings(modelPath: path)
+        settings.finalRunTokens = 64
         settings.kvCapacityTokens = kvCapacityTokens
         settings.maximumSequences = 8
         settings.threads = 1

@@ -8,7 +8,8 @@ import Testing
         var bench = WorkerBench(.prefillWorker)
         let plan = TransferPlan(
             attempt: attempt(1), sequence: SequenceID(1), decodeInstance: decode1,
-            address: NetworkAddress(host: "decode-1", port: 2), secret: secret(9), tokens: 4)
+            address: NetworkAddress(host: "decode-1", port: 2), secret: secret(9), tokens: 4,
+            heldTokens: 0, expires: seconds(60))
         let job = SequenceJob(
             sequence: SequenceID(1), tokens: [1, 2, 3, 7], outputTokens: 1,
             sampling: SamplingParameters(), maximumNewTokens: 1, exportsKV: true)
@@ -37,16 +38,39 @@ import Testing
         var bench = WorkerBench(.prefillWorker)
         _ = bench.offer(terms(attempt(1), maximumNewTokens: 1))
         _ = bench.offer(terms(attempt(2)))
-        let length = bench.sampled(1, 7, finish: .length)
-        #expect(length.first == writes(attempt(1), at: 0, 7, finish: .length))
-        #expect(length.aborts == [attempt(1)])
+        #expect(
+            bench.sampled(1, 7, finish: .length)
+                == [writes(attempt(1), at: 0, 7, finish: .length)])
         let stop = bench.sampled(2, 0, finish: .stop)
         #expect(stop.first == writes(attempt(2), at: 0, 0, finish: .stop))
         #expect(stop.aborts == [attempt(2)])
         #expect(!bench.machine.isIdle)
-        _ = bench.machine.transferEnded(attempt(1), failure: nil)
         _ = bench.machine.transferEnded(attempt(2), failure: nil)
         #expect(bench.machine.isIdle)
+    }
+
+    @Test func `an answer of one token opens no transfer and exports nothing`() {
+        var bench = WorkerBench(.prefillWorker)
+        let actions = bench.offer(terms(attempt(1), maximumNewTokens: 1))
+        #expect(actions.count == 2 && actions.first == accepts(attempt(1)))
+        #expect(actions.job?.exportsKV == false)
+        #expect(bench.cancel(attempt(1)) == [.cancelSequence(SequenceID(1))])
+        #expect(bench.engineCancelled(1) == [])
+        #expect(bench.machine.isIdle)
+    }
+
+    @Test func `KV that the decode-worker holds is neither exported nor sent`() throws {
+        var bench = WorkerBench(.prefillWorker)
+        let actions = bench.offer(
+            terms(attempt(1)), prompt: [1, 2, 3, 4], held: 3)
+        let job = try #require(actions.job)
+        #expect(job.exportsKV && job.exportedFrom == 3 && job.tokens == [1, 2, 3, 4])
+        let plan = try #require(
+            actions.compactMap { if case .openTransfer(let plan) = $0 { plan } else { nil } }.only)
+        #expect(plan.heldTokens == 3 && plan.tokens == 4)
+        // All of it may be there, not more than that.
+        #expect(bench.offer(terms(attempt(2)), held: 3).job?.exportedFrom == 3)
+        #expect(bench.offer(terms(attempt(3)), held: 4).rejection == .invalid)
     }
 
     @Test func `numbers that do not fit together are rejected`() {

@@ -1,4 +1,5 @@
 import InferenceEngine
+import KVHandOver
 import Roles
 import ServingTypes
 
@@ -6,6 +7,9 @@ import ServingTypes
 struct WorkerBench {
     static let gateway = LinkID(1)
     static let otherGateway = LinkID(2)
+    /// Connections that bring KV.
+    static let link = KVLinkID(1)
+    static let otherLink = KVLinkID(2)
 
     var machine: WorkerMachine
     var now = MonotonicTime.start
@@ -13,13 +17,14 @@ struct WorkerBench {
     /// - Parameters:
     ///   - capacity: tokens of KV.
     init(
-        _ role: Role, slots: Int = 2, sequences: Int = 3, capacity: Int = 100, context: Int = 60
+        _ role: Role, slots: Int = 2, sequences: Int = 3, capacity: Int = 100, context: Int = 60,
+        _ change: (inout WorkerLimits) -> Void = { _ in }
     ) {
-        machine = WorkerMachine(
-            role: role,
-            limits: WorkerLimits(
-                prefillSlots: slots, decodeSequences: sequences, kvCapacityTokens: capacity,
-                contextTokens: context, kvBytesPerToken: 10))
+        var limits = WorkerLimits(
+            prefillSlots: slots, decodeSequences: sequences, kvCapacityTokens: capacity,
+            contextTokens: context, kvBytesPerToken: 10)
+        change(&limits)
+        machine = WorkerMachine(role: role, limits: limits)
     }
 
     var status: InstanceStatus {
@@ -34,14 +39,15 @@ struct WorkerBench {
     }
 
     mutating func offer(
-        _ terms: AttemptTerms, prompt: [TokenID] = [1, 2, 3], from link: LinkID = gateway
+        _ terms: AttemptTerms, prompt: [TokenID] = [1, 2, 3], held: Int = 0,
+        from link: LinkID = gateway
     ) -> [WorkerAction] {
         hear(
             .prefillOffer(
                 PrefillOffer(
                     terms: terms, decodeInstance: decode1,
                     decodeBulkAddress: NetworkAddress(host: "decode-1", port: 2),
-                    secret: secret(9))), tokens: prompt, from: link)
+                    secret: secret(9), heldTokens: held)), tokens: prompt, from: link)
     }
 
     mutating func reserve(
@@ -54,43 +60,97 @@ struct WorkerBench {
         hear(.cancelRequest(CancelRequest(attempt: attempt)))
     }
 
+    // MARK: Engine
+
+    mutating func engine(_ event: EngineEvent) -> [WorkerAction] {
+        machine.engine(event, now: now)
+    }
+
     mutating func sampled(
         _ sequence: UInt64, _ token: TokenID, finish: FinishReason? = nil
     ) -> [WorkerAction] {
-        machine.engine(.token(SequenceID(sequence), TokenOutput(token: token), finish: finish))
+        engine(.token(SequenceID(sequence), TokenOutput(token: token), finish: finish))
     }
 
     mutating func engineFailed(
         _ sequence: UInt64, _ error: EngineError = .computeFailed(code: -1)
     ) -> [WorkerAction] {
-        machine.engine(.failed(SequenceID(sequence), error))
+        engine(.failed(SequenceID(sequence), error))
     }
 
     mutating func engineCancelled(_ sequence: UInt64) -> [WorkerAction] {
-        machine.engine(.cancelled(SequenceID(sequence)))
+        engine(.cancelled(SequenceID(sequence)))
     }
+
+    mutating func imported(_ sequence: UInt64, tokens: Int) -> [WorkerAction] {
+        engine(.imported(SequenceID(sequence), tokens: tokens))
+    }
+
+    mutating func refused(_ sequence: UInt64, at token: Int) -> [WorkerAction] {
+        engine(
+            .blockRefused(SequenceID(sequence), expectedToken: token, reason: "checksum"))
+    }
+
+    // MARK: Transfers
 
     mutating func offerKV(
-        _ attempt: AttemptID, secret number: UInt64 = 9, tokens: Int = 3,
-        fingerprint: ModelFingerprint = model
-    ) -> FailureCode? {
+        _ attempt: AttemptID, secret number: UInt64 = 9, tokens: Int = 3, from start: Int = 0,
+        chunkTokens: Int = 60, fingerprint: ModelFingerprint = model,
+        by sender: InstanceID = prefill1, on link: KVLinkID = link
+    ) -> [WorkerAction] {
         machine.kvOffered(
             KVOffer(
-                attempt: attempt, secret: secret(number), fingerprint: fingerprint, tokens: tokens),
-            fingerprint: model, now: now)?.code
+                attempt: attempt, secret: secret(number), fingerprint: fingerprint,
+                tokens: tokens, startToken: start, chunkTokens: chunkTokens), from: sender,
+            fingerprint: model, on: link, now: now)
     }
 
-    mutating func land(_ attempt: AttemptID, _ start: Int, _ count: Int) -> SequenceID? {
-        machine.kvLanded(
-            KVChunk(attempt: attempt, tokenStart: start, tokenCount: count), now: now)
+    mutating func begin(
+        _ chunk: ChunkFacts, of attempt: AttemptID, by sender: InstanceID = prefill1,
+        on link: KVLinkID = link
+    ) -> (isWanted: Bool, actions: [WorkerAction]) {
+        machine.kvBegins(chunk, of: attempt, from: sender, on: link, now: now)
     }
 
-    mutating func endKV(
-        _ attempt: AttemptID, tokens: Int = 3, first: TokenID = 7
+    mutating func landed(
+        _ chunk: ChunkFacts, of attempt: AttemptID, on link: KVLinkID = link
+    ) -> (isKept: Bool, actions: [WorkerAction]) {
+        machine.kvLanded(chunk, of: attempt, on: link, now: now)
+    }
+
+    mutating func missed(
+        _ chunk: ChunkFacts, of attempt: AttemptID, isDamaged: Bool = true,
+        on link: KVLinkID = link
     ) -> [WorkerAction] {
-        machine.kvEnded(
-            KVEnd(attempt: attempt, tokens: tokens, firstToken: TokenOutput(token: first)),
-            now: now)
+        machine.kvMissed(
+            chunk, of: attempt, on: link, isDamaged: isDamaged, reason: "piece 1", now: now)
+    }
+
+    /// A chunk comes and lands; gives what follows.
+    mutating func land(
+        _ attempt: AttemptID, _ start: Int, _ count: Int, round: UInt32 = 1,
+        on link: KVLinkID = link
+    ) -> [WorkerAction] {
+        let chunk = chunk(start, count, round: round)
+        let (isWanted, actions) = begin(chunk, of: attempt, on: link)
+        return actions + (isWanted ? landed(chunk, of: attempt, on: link).actions : [])
+    }
+
+    /// - Parameter chunks: first token and tokens of each.
+    mutating func endKV(
+        _ attempt: AttemptID, tokens: Int = 3, first: TokenID = 7,
+        of chunks: [(start: Int, count: Int)], by sender: InstanceID = prefill1,
+        on link: KVLinkID = link
+    ) -> [WorkerAction] {
+        let digest = PayloadDigest(chunks.map { chunk($0.start, $0.count) }).value
+        let end = KVEnd(
+            attempt: attempt, tokens: tokens, firstToken: TokenOutput(token: first),
+            digest: digest)
+        return machine.kvEnded(end, from: sender, on: link, now: now)
+    }
+
+    mutating func linkLost(_ link: KVLinkID = link) -> [WorkerAction] {
+        machine.kvLinkLost(link, now: now)
     }
 
     mutating func tick(_ duration: Duration) -> [WorkerAction] {
@@ -98,13 +158,21 @@ struct WorkerBench {
         return machine.tick(now: now)
     }
 
-    /// Brings an attempt to decoding.
-    mutating func run(_ terms: AttemptTerms) {
-        _ = reserve(terms)
-        _ = offerKV(terms.attempt)
-        _ = land(terms.attempt, 0, 3)
-        _ = endKV(terms.attempt)
+    /// Brings an attempt to decoding, under the sequence it got.
+    mutating func run(_ terms: AttemptTerms, prompt: [TokenID] = [1, 2, 3], as number: UInt64) {
+        _ = reserve(terms, prompt: prompt)
+        _ = offerKV(terms.attempt, tokens: prompt.count)
+        _ = land(terms.attempt, 0, prompt.count)
+        _ = endKV(terms.attempt, tokens: prompt.count, of: [(0, prompt.count)])
+        _ = imported(number, tokens: prompt.count)
     }
+}
+
+/// A chunk whose tokens take 10 bytes each.
+func chunk(_ start: Int, _ count: Int, bytes: Int? = nil, round: UInt32 = 1) -> ChunkFacts {
+    ChunkFacts(
+        tokenStart: start, tokenCount: count, bytes: bytes ?? 10 * count, checksum: 5,
+        round: round)
 }
 
 func sends(_ message: ControlMessage, to link: LinkID = WorkerBench.gateway) -> WorkerAction {
@@ -141,9 +209,47 @@ extension [WorkerAction] {
         }
     }
 
-    /// Codes of the last words on transfers.
+    /// What senders of KV hear.
+    var answers: [ControlMessage] {
+        compactMap { if case .sendKV(let message, _) = $0 { message } else { nil } }
+    }
+
+    /// Codes of the last words on transfers; nil for success.
     var transferAnswers: [FailureCode?] {
-        compactMap { if case .answerTransfer(let done) = $0 { done.code } else { nil } }
+        answers.compactMap { if case .kvDone(let done) = $0 { .some(done.code) } else { nil } }
+    }
+
+    var grant: KVGrant? {
+        answers.compactMap { if case .kvGrant(let grant) = $0 { grant } else { nil } }.only
+    }
+
+    var resend: KVResend? {
+        answers.compactMap { if case .kvResend(let resend) = $0 { resend } else { nil } }.only
+    }
+
+    /// Credit by request.
+    var credits: [UInt64: Int] {
+        reduce(into: [:]) { credits, action in
+            guard case .sendKV(.kvCredit(let credit), _) = action else { return }
+            credits[credit.attempt.request.low, default: 0] += credit.bytes
+        }
+    }
+
+    /// Chunks that go to the engine, by first token.
+    var imports: [Int] {
+        flatMap { action -> [Int] in
+            if case .importChunks(_, _, let starts) = action { starts } else { [] }
+        }
+    }
+
+    var job: SequenceJob? {
+        compactMap { if case .run(let job) = $0 { job } else { nil } }.only
+    }
+
+    var granted: ReservationGranted? {
+        compactMap {
+            if case .send(.reservationGranted(let granted), _) = $0 { granted } else { nil }
+        }.only
     }
 
     var aborts: [AttemptID] {

@@ -45,7 +45,7 @@ import Testing
 
     @Test func `a draining decode-worker ends what it has, takes no more and calls nobody`() {
         var bench = WorkerBench(.decodeWorker, sequences: 1)
-        bench.run(terms(attempt(1)))
+        bench.run(terms(attempt(1)), as: 1)
         #expect(bench.reserve(terms(attempt(2))).refusal?.code == .noKVRoom)
         #expect(bench.machine.drain() == [])
         #expect(bench.reserve(terms(attempt(3))).refusal?.code == .draining)
@@ -57,9 +57,9 @@ import Testing
 
     @Test func `a lost engine fails everything and drains`() {
         var decode = WorkerBench(.decodeWorker)
-        decode.run(terms(attempt(1)))
+        decode.run(terms(attempt(1)), as: 1)
         _ = decode.reserve(terms(attempt(2)))
-        let actions = decode.machine.engine(.engineLost(.computeFailed(code: 1)))
+        let actions = decode.engine(.engineLost(.computeFailed(code: 1)))
         #expect(actions.failures == [.engine, .engine])
         #expect(actions.last == .drained)
         #expect(decode.machine.isIdle)
@@ -67,13 +67,13 @@ import Testing
 
         var prefill = WorkerBench(.prefillWorker)
         _ = prefill.offer(terms(attempt(1)))
-        let lost = prefill.machine.engine(.engineLost(.computeFailed(code: 1)))
+        let lost = prefill.engine(.engineLost(.computeFailed(code: 1)))
         #expect(lost.failures == [.engine])
         #expect(lost.aborts == [attempt(1)])
         #expect(!lost.contains(.drained))
         #expect(prefill.machine.transferEnded(attempt(1), failure: nil) == [.drained])
 
         var idle = WorkerBench(.prefillWorker)
-        #expect(idle.machine.engine(.engineLost(.computeFailed(code: 1))) == [.drained])
+        #expect(idle.engine(.engineLost(.computeFailed(code: 1))) == [.drained])
     }
 }

@@ -1,4 +1,5 @@
 import InferenceEngine
+import KVHandOver
 import Roles
 import ServingTypes
 
@@ -14,6 +15,8 @@ struct ScenarioCluster {
         var tokens: [TokenID]
         var sender: InstanceID
         var receiver: InstanceID
+        /// The payload, not the message.
+        var isDamaged = false
     }
 
     static let gateway = InstanceID("gateway")
@@ -25,7 +28,9 @@ struct ScenarioCluster {
     var epoch: UInt64 = 1
     var workers: [InstanceID: ScenarioWorker] = [:]
     var incarnations: UInt64 = 0
-    var transfers: [AttemptID: TransferPlan] = [:]
+    var senders: [ScenarioPair: ScenarioSender] = [:]
+    var routes: [AttemptID: ScenarioPair] = [:]
+    var links: UInt64 = 0
     var now = MonotonicTime.start
     var letters: [Letter] = []
     var leaving: [InstanceID] = []
@@ -67,7 +72,8 @@ struct ScenarioCluster {
             start(
                 InstanceID(words[1]), slots: try number("slots", or: 2),
                 sequences: try number("sequences", or: 4),
-                capacity: try number("capacity", or: 100))
+                capacity: try number("capacity", or: 100), kept: try number("kept", or: 0),
+                chunk: try number("chunk", or: 100))
         case "submit" where words.count > 1:
             submit(words[1], prompt: try number("prompt"), new: try number("new"))
         case "leave" where words.count > 1:
@@ -76,6 +82,10 @@ struct ScenarioCluster {
             deliver(atMost: words.count == 1 ? .max : try number("deliver"))
         case "compute": compute(try words.count > 1 ? [worker()] : workers.keys.sorted())
         case "tick": tick(.seconds(try number("tick")))
+        case "damage": try damageChunk(or: error)
+        case "corrupt": workers[try worker()]?.refusesNextChunk = true
+        case "cut" where words.count == 3:
+            cut(ScenarioPair(prefill: try worker(), decode: InstanceID(words[2])))
         case "crash": crash(try worker())
         case "restart": restart(try worker())
         case "drain":
@@ -109,7 +119,7 @@ struct ScenarioCluster {
     // MARK: Workers
 
     private mutating func start(
-        _ name: InstanceID, slots: Int, sequences: Int, capacity: Int
+        _ name: InstanceID, slots: Int, sequences: Int, capacity: Int, kept: Int, chunk: Int
     ) {
         let role: Role = name.name.hasPrefix("prefill") ? .prefillWorker : .decodeWorker
         incarnations += 1
@@ -121,7 +131,7 @@ struct ScenarioCluster {
                 [UInt8](repeating: 1, count: ModelFingerprint.byteCount)),
             contextTokens: 100, kvBytesPerToken: 1, kvCapacityBytes: capacity,
             prefillSlots: slots, decodeSequences: sequences, device: "CPU")
-        workers[name] = ScenarioWorker(description)
+        workers[name] = ScenarioWorker(description, keptSequences: kept, chunkTokens: chunk)
         register(name)
         perform(gateway.connected(name, now: now))
     }
@@ -149,39 +159,30 @@ struct ScenarioCluster {
     private mutating func crash(_ name: InstanceID) {
         workers[name]?.isUp = false
         letters.removeAll { $0.sender == name || $0.receiver == name }
-        let lost = transfers.filter { attempt, plan in
-            plan.decodeInstance == name || sender(of: attempt) == name
-        }
         perform(gateway.disconnected(name, now: now))
         if let worker = workers[name] {
             let link = LinkID(100 + worker.description.incarnation)
             let now = now
             perform(scheduler?.closed(link, now: now) ?? [])
         }
-        for (attempt, plan) in lost.sorted(by: { $0.key.request.low < $1.key.request.low }) {
-            let prefill = sender(of: attempt)
-            transfers[attempt] = nil
-            if let prefill, prefill != name {
-                act(prefill) { machine, _ in
-                    machine.transferEnded(
-                        attempt, failure: KVDone(attempt: attempt, code: .transfer, reason: "lost"))
-                }
-            } else {
-                act(plan.decodeInstance) { machine, _ in machine.kvLost(attempt, reason: "lost") }
-            }
-        }
+        cutAll(of: name)
     }
 
-    private func sender(of attempt: AttemptID) -> InstanceID? {
-        guard let plan = transfers[attempt] else { return nil }
-        return workers.first { $0.value.machine.exportingAttempt(plan.sequence) == attempt }?.key
+    /// Damages the first chunk that is on its way.
+    private mutating func damageChunk(or error: ScenarioError) throws {
+        let chunk = letters.firstIndex {
+            if case .kvChunk = $0.message { true } else { false }
+        }
+        guard let chunk else { throw error }
+        letters[chunk].isDamaged = true
     }
 
     private mutating func restart(_ name: InstanceID) {
-        guard let old = workers[name]?.description else { return }
+        guard let worker = workers[name] else { return }
+        let old = worker.description
         start(
             name, slots: old.prefillSlots, sequences: old.decodeSequences,
-            capacity: old.kvCapacityBytes)
+            capacity: old.kvCapacityBytes, kept: worker.keptSequences, chunk: worker.chunkTokens)
     }
 
     private mutating func schedulerBack() {
@@ -201,6 +202,7 @@ struct ScenarioCluster {
                 act(name) { machine, now in machine.tick(now: now) }
                 heartbeat(name)
             }
+            tickSenders()
             let now = now
             perform(scheduler?.tick(now: now) ?? [])
             perform(gateway.tick(now: now))
@@ -213,26 +215,15 @@ struct ScenarioCluster {
                 if case .exported(let sequence, let block) = event {
                     export(sequence, block, of: name)
                 } else {
-                    act(name) { machine, _ in machine.engine(event) }
+                    act(name) { machine, now in machine.engine(event, now: now) }
                 }
             }
         }
     }
 
-    private mutating func export(_ sequence: SequenceID, _ block: KVBlock, of name: InstanceID) {
-        guard let attempt = workers[name]?.machine.exportingAttempt(sequence),
-            let plan = transfers[attempt]
-        else { return }
-        send(
-            .kvChunk(
-                KVChunk(
-                    attempt: attempt, tokenStart: block.tokenStart, tokenCount: block.tokenCount)),
-            from: name, to: plan.decodeInstance)
-    }
-
     // MARK: Messages
 
-    private mutating func send(
+    mutating func send(
         _ message: ControlMessage, tokens: [TokenID] = [], from: InstanceID, to: InstanceID
     ) {
         transcript.append("\(from) → \(to): \(sentence(message, tokens))")
@@ -260,26 +251,8 @@ struct ScenarioCluster {
     private mutating func receive(_ letter: Letter) {
         let name = letter.receiver
         switch letter.message {
-        case .kvOffer(let offer):
-            guard let worker = workers[name] else { return }
-            let refusal = workers[name]?.machine.kvOffered(
-                offer, fingerprint: worker.description.fingerprint, now: now)
-            if let refusal { send(.kvDone(refusal), from: name, to: letter.sender) }
-        case .kvChunk(let chunk):
-            if let refusal = workers[name]?.machine.kvRefusal(of: chunk) {
-                send(.kvDone(refusal), from: name, to: letter.sender)
-            } else {
-                _ = workers[name]?.machine.kvLanded(chunk, now: now)
-            }
-        case .kvEnd(let end):
-            act(name, answering: letter.sender) { machine, now in machine.kvEnded(end, now: now) }
-        case .kvAbort(let abort):
-            act(name) { machine, _ in machine.kvAborted(abort.attempt) }
-        case .kvDone(let done):
-            guard transfers.removeValue(forKey: done.attempt) != nil else { return }
-            act(name) { machine, _ in
-                machine.transferEnded(done.attempt, failure: done.code == nil ? nil : done)
-            }
+        case .kvOffer, .kvChunk, .kvEnd, .kvAbort: receiveKV(letter)
+        case .kvGrant, .kvCredit, .kvResend, .kvDone: receiveKVAnswer(letter)
         default:
             act(name) { machine, now in
                 machine.received(
@@ -291,47 +264,42 @@ struct ScenarioCluster {
 
     // MARK: Actions
 
-    private mutating func act(
-        _ name: InstanceID, answering sender: InstanceID? = nil,
+    mutating func act(
+        _ name: InstanceID,
         _ event: (inout WorkerMachine, MonotonicTime) -> [WorkerAction]
     ) {
         guard var worker = workers[name], worker.isUp else { return }
         let actions = event(&worker.machine, now)
         workers[name] = worker
-        for action in actions { perform(action, of: name, answering: sender) }
+        for action in actions { perform(action, of: name) }
     }
 
-    private mutating func perform(
-        _ action: WorkerAction, of name: InstanceID, answering sender: InstanceID?
-    ) {
+    private mutating func perform(_ action: WorkerAction, of name: InstanceID) {
         switch action {
         case .send(let message, _), .broadcast(let message):
             send(message, from: name, to: Self.gateway)
         case .run(let job):
             transcript.append("\(name) computes \(list(job.tokens)), \(job.maximumNewTokens) new")
-            workers[name]?.jobs.append(job)
+            workers[name]?.run(job)
         case .cancelSequence(let sequence): workers[name]?.cancel(sequence)
-        case .openTransfer(let plan):
-            transfers[plan.attempt] = plan
-            guard let fingerprint = workers[name]?.description.fingerprint else { return }
-            send(
-                .kvOffer(
-                    KVOffer(
-                        attempt: plan.attempt, secret: plan.secret, fingerprint: fingerprint,
-                        tokens: plan.tokens)), from: name, to: plan.decodeInstance)
-        case .endTransfer(let end):
-            guard let plan = transfers[end.attempt] else { return }
-            send(.kvEnd(end), from: name, to: plan.decodeInstance)
-        case .abortTransfer(let attempt, let reason):
-            guard let plan = transfers.removeValue(forKey: attempt) else { return }
-            if workers[plan.decodeInstance]?.isUp == true {
-                send(
-                    .kvAbort(KVAbort(attempt: attempt, reason: reason)), from: name,
-                    to: plan.decodeInstance)
+        case .openTransfer(let plan): open(plan, of: name)
+        case .endTransfer(let message): end(message)
+        case .abortTransfer(let attempt, let reason): abort(attempt, reason: reason)
+        case .adopt(let sequence, let from, let tokens):
+            transcript.append("\(name) begins with \(tokens) kept tokens")
+            workers[name]?.adopt(sequence, from: from, tokens: tokens)
+            act(name) { machine, now in
+                machine.engine(.imported(sequence, tokens: tokens), now: now)
             }
-            act(name) { machine, _ in machine.transferEnded(attempt, failure: nil) }
-        case .answerTransfer(let done):
-            if let sender { send(.kvDone(done), from: name, to: sender) }
+        case .sendKV(let message, let link):
+            guard let pair = senders.first(where: { $0.value.link == link })?.key else { return }
+            send(message, from: name, to: pair.prefill)
+        case .importChunks(let sequence, let attempt, let starts):
+            for start in starts {
+                let event = workers[name]?.importChunk(start, of: attempt, as: sequence)
+                if let event { act(name) { machine, now in machine.engine(event, now: now) } }
+            }
+        case .dropChunks(let attempt): workers[name]?.landed[attempt] = nil
         case .drained:
             transcript.append("\(name) has drained and leaves")
             tell(.deregister(Deregister(reason: "drained")), from: name)
@@ -385,7 +353,9 @@ struct ScenarioCluster {
                 worker.description.role == .prefillWorker
                     ? "\(name): \(status.freePrefillSlots) slots free"
                     : "\(name): \(status.runningSequences) run, "
-                        + "\(status.reservedKVBytes) tokens reserved")
+                        + "\(status.reservedKVBytes) tokens reserved"
+                        + (worker.machine.keptKVTokens > 0
+                            ? ", \(worker.machine.keptKVTokens) kept" : ""))
         }
     }
 }

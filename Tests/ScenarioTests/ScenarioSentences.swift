@@ -6,12 +6,12 @@ func sentence(_ message: ControlMessage, _ tokens: [TokenID]) -> String {
     case .reserveKV(let message):
         "reserve for \(name(message.terms.attempt)), \(extent(message.terms, tokens))"
     case .reservationGranted(let message):
-        "granted \(name(message.attempt)), \(message.kvBytes) tokens"
+        "granted \(name(message.attempt)), \(message.kvBytes) tokens" + held(message.heldTokens)
     case .reservationRefused(let message):
         "refused \(name(message.attempt)) (\(message.code)), \(message.freeBytes) tokens free"
     case .prefillOffer(let message):
         "offer \(name(message.terms.attempt)) for \(message.decodeInstance), "
-            + extent(message.terms, tokens)
+            + extent(message.terms, tokens) + held(message.heldTokens)
     case .prefillAccepted(let message): "accepted \(name(message.attempt))"
     case .prefillRejected(let message): "rejected \(name(message.attempt)) (\(message.code))"
     case .slotsOpen(let message): "free slots: \(message.freePrefillSlots)"
@@ -22,7 +22,17 @@ func sentence(_ message: ControlMessage, _ tokens: [TokenID]) -> String {
     case .requestFailed(let message):
         "\(name(message.attempt)) failed (\(message.code)): \(message.reason)"
     case .cancelRequest(let message): "cancel \(name(message.attempt))"
-    case .kvOffer(let message): "KV offer \(name(message.attempt)), \(message.tokens) tokens"
+    case .kvOffer(let message):
+        "KV offer \(name(message.attempt)), \(message.tokens) tokens"
+            + (message.startToken > 0 ? " from \(message.startToken) on" : "")
+    case .kvGrant(let message):
+        "KV of \(name(message.attempt)) may come from \(message.heldTokens) on, "
+            + "\(message.creditBytes) tokens"
+    case .kvCredit(let message):
+        "KV of \(name(message.attempt)) may come, \(message.bytes) tokens more"
+    case .kvResend(let message):
+        "KV of \(name(message.attempt)) again from \(message.fromToken) on, "
+            + "\(message.creditBytes) tokens: \(message.reason)"
     case .kvChunk(let message):
         "KV of \(name(message.attempt)), \(message.tokenStart)+\(message.tokenCount)"
     case .kvEnd(let message):
@@ -44,6 +54,8 @@ func letter(_ request: RequestID) -> String {
 }
 
 private func name(_ attempt: AttemptID) -> String { "\(letter(attempt.request))#\(attempt.number)" }
+
+private func held(_ tokens: Int) -> String { tokens > 0 ? ", \(tokens) held" : "" }
 
 private func extent(_ terms: AttemptTerms, _ tokens: [TokenID]) -> String {
     let output = terms.outputTokens > 0 ? " (\(terms.outputTokens) of them output)" : ""

@@ -7,22 +7,32 @@ import ServingTypes
 /// The engine's model counts: after the tokens 1 2 3 comes 4.
 struct ScenarioWorker {
     let description: InstanceDescription
+    let keptSequences: Int
+    /// Most tokens in one exported block.
+    let chunkTokens: Int
     var machine: WorkerMachine
     var jobs: [SequenceJob] = []
     var generated: [SequenceID: Int] = [:]
     /// Sequences whose cancellation the engine has not confirmed.
     var cancelled: [SequenceID] = []
+    /// Chunks that have landed, by first token; how many tokens they have.
+    var landed: [AttemptID: [Int: Int]] = [:]
+    /// Tokens whose KV each sequence began with.
+    var imported: [SequenceID: Int] = [:]
+    var refusesNextChunk = false
     var isUp = true
 
-    init(_ description: InstanceDescription) {
+    init(_ description: InstanceDescription, keptSequences: Int, chunkTokens: Int) {
         self.description = description
-        machine = WorkerMachine(
-            role: description.role,
-            limits: WorkerLimits(
-                prefillSlots: description.prefillSlots,
-                decodeSequences: description.decodeSequences,
-                kvCapacityTokens: description.kvCapacityBytes, contextTokens: 100,
-                kvBytesPerToken: 1))
+        self.keptSequences = keptSequences
+        self.chunkTokens = chunkTokens
+        var limits = WorkerLimits(
+            prefillSlots: description.prefillSlots,
+            decodeSequences: description.decodeSequences,
+            kvCapacityTokens: description.kvCapacityBytes, contextTokens: 100,
+            kvBytesPerToken: 1)
+        limits.keptSequences = keptSequences
+        machine = WorkerMachine(role: description.role, limits: limits)
     }
 
     var status: InstanceStatus {
@@ -37,20 +47,53 @@ struct ScenarioWorker {
         for job in jobs {
             let done = generated[job.sequence, default: 0]
             generated[job.sequence] = done + 1
-            if job.exportsKV {
-                let block = KVBlock(
-                    tokenStart: 0, tokenCount: job.tokens.count, bytes: KVBuffer(capacityBytes: 1))
-                events.append(.exported(job.sequence, block))
-            }
+            if job.exportsKV { events += blocks(of: job).map { .exported(job.sequence, $0) } }
             let token = TokenOutput(token: TokenID(job.tokens.count + done + 1))
             let isLast = done + 1 == job.maximumNewTokens
-            if isLast { jobs.removeAll { $0.sequence == job.sequence } }
+            if isLast {
+                jobs.removeAll { $0.sequence == job.sequence }
+                if !job.retainsKV { imported[job.sequence] = nil }
+            }
             events.append(.token(job.sequence, token, finish: isLast ? .length : nil))
         }
         return events
     }
 
+    private func blocks(of job: SequenceJob) -> [KVBlock] {
+        stride(from: job.exportedFrom, to: job.tokens.count, by: chunkTokens).map { start in
+            KVBlock(
+                tokenStart: start, tokenCount: min(chunkTokens, job.tokens.count - start),
+                bytes: KVBuffer(capacityBytes: 1), checksum: UInt32(start))
+        }
+    }
+
+    /// Takes a landed chunk in, or refuses it.
+    mutating func importChunk(
+        _ start: Int, of attempt: AttemptID, as sequence: SequenceID
+    ) -> EngineEvent {
+        let present = imported[sequence, default: 0]
+        let count = landed[attempt]?.removeValue(forKey: start)
+        guard let count, start == present, !refusesNextChunk else {
+            refusesNextChunk = false
+            return .blockRefused(sequence, expectedToken: present, reason: "a checksum is wrong")
+        }
+        imported[sequence] = start + count
+        return .imported(sequence, tokens: start + count)
+    }
+
+    /// Starts a job; the engine drops one whose KV it has refused.
+    mutating func run(_ job: SequenceJob) {
+        if job.importedTokens == imported[job.sequence, default: 0] { jobs.append(job) }
+    }
+
+    mutating func adopt(_ sequence: SequenceID, from retained: SequenceID, tokens: Int) {
+        imported[retained] = nil
+        imported[sequence] = tokens
+    }
+
     mutating func cancel(_ sequence: SequenceID) {
+        let isOpen = imported.removeValue(forKey: sequence) != nil
+        guard isOpen || jobs.contains(where: { $0.sequence == sequence }) else { return }
         jobs.removeAll { $0.sequence == sequence }
         cancelled.append(sequence)
     }

@@ -49,7 +49,8 @@
                 let received = try receiver.receive(
                     number: UInt64(number), usedBytes: block.bytes.usedBytes, deadline: patience)
                 let copy = KVBlock(
-                    tokenStart: block.tokenStart, tokenCount: block.tokenCount, bytes: received)
+                    tokenStart: block.tokenStart, tokenCount: block.tokenCount,
+                    bytes: received, checksum: block.checksum)
                 commands.append(.importKV(SequenceID(1), copy))
             }
             job.exportsKV = false
@@ -76,7 +77,7 @@
             switch self {
             case .imported, .exported: false
             case .token(_, _, let finish): finish != nil
-            case .failed, .cancelled, .engineLost: true
+            case .blockRefused, .failed, .cancelled, .engineLost: true
             }
         }
     }

@@ -16,9 +16,11 @@ let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
 let patience = Duration.seconds(10)
 
 /// Two connected ends.
-func makePair() throws -> (sender: LocalConnection, receiver: LocalConnection) {
+func makePair(
+    kept: KeptMappings = KeptMappings()
+) throws -> (sender: LocalConnection, receiver: LocalConnection) {
     let (sender, receiver) = try makeSockets()
-    return (LocalConnection(file: sender), LocalConnection(file: receiver))
+    return (LocalConnection(file: sender), LocalConnection(file: receiver, kept: kept))
 }
 
 /// Two connected sockets, for peers that do not keep to the rules.
@@ -46,12 +48,16 @@ func sharedBuffer(
     let memory = source.allocate(capacityBytes: bytes)
     try #require(memory.file != nil)
     let buffer = KVBuffer(memory: memory, usedBytes: bytes, owner: source)
+    fill(buffer, seed: seed)
+    return buffer
+}
+
+func fill(_ buffer: KVBuffer, seed: UInt8) {
     unsafe buffer.withWritableBytes { bytes in
         for index in bytes.indices {
             unsafe bytes[index] = pattern(index, seed)
         }
     }
-    return buffer
 }
 
 func pattern(_ index: Int, _ seed: UInt8) -> UInt8 {

@@ -100,6 +100,8 @@
                 try #require(last == pattern(bytes - 1, 1))
             }
             #expect(identity.descriptors == 1)
+            #expect(identity.mappings == 2, "one of each side")
+            receiver.shutdown()
             #expect(identity.mappings == 1)
         }
 

@@ -28,6 +28,8 @@
             if error != nil {
                 var byte: UInt8 = 0
                 #expect(unsafe recv(peer, &byte, 1, 0) == 0, "the connection is at its end")
+            } else {
+                receiver.shutdown()
             }
             for file in Set(files) {
                 let identity = try FileIdentity(file)

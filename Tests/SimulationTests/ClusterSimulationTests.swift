@@ -33,6 +33,14 @@ import Testing
         #expect(counts.restarted > 300)
         #expect(counts.left > 100)
         #expect(counts.lost > 20)
+        #expect(counts.turns > 500)
+        #expect(counts.resends > 50)
+        #expect(counts.reconnects > 100)
+        #expect(counts.heldTokens > 5000)
+        #expect(counts.credits > 5000)
+        #expect(counts.discardedChunks > 50)
+        #expect(counts.cutChunks > 50)
+        #expect(counts.strandedLooks > 0)
         for failure in [
             "too many requests", "overloaded", "too long", "attempts exhausted", "no worker",
         ] {
@@ -82,5 +90,13 @@ extension SimulationCounts {
         resumed += other.resumed
         tokens += other.tokens
         faults += other.faults
+        turns += other.turns
+        resends += other.resends
+        reconnects += other.reconnects
+        heldTokens += other.heldTokens
+        credits += other.credits
+        discardedChunks += other.discardedChunks
+        cutChunks += other.cutChunks
+        strandedLooks += other.strandedLooks
     }
 }

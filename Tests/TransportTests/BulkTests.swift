@@ -45,7 +45,7 @@ import WireProtocol
 
     private static let done = ControlMessage.kvDone(KVDone(attempt: .test))
     private static let chunk = ControlMessage.kvChunk(
-        KVChunk(attempt: .test, tokenStart: 0, tokenCount: 1))
+        KVChunk(attempt: .test, tokenStart: 0, tokenCount: 1, checksum: 0))
 
     /// Answers each message with `KVDone` until the peer goes.
     private static let answering: @Sendable (BulkConnection) -> Void = { connection in

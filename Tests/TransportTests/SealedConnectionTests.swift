@@ -9,7 +9,7 @@ import WireProtocol
 /// Sealed records between two ends of a connection that shook hands.
 @Suite(.timeLimit(.minutes(1))) struct SealedConnectionTests {
     private static let chunk = ControlMessage.kvChunk(
-        KVChunk(attempt: .test, tokenStart: 0, tokenCount: 1))
+        KVChunk(attempt: .test, tokenStart: 0, tokenCount: 1, checksum: 0))
     private static let done = ControlMessage.kvDone(KVDone(attempt: .test))
 
     let certificates: TestCertificates
@@ -225,38 +225,5 @@ import WireProtocol
             _ = try right.readFrame(from: nil, deadline)
             #expect(failure { try right.sealReading() } == .recordRejected(.afterTLS))
         }
-    }
-
-    @Test func `a peer that offers no choice of records is met in TLS`() async throws {
-        let pair = try SocketPair()
-        let server = try BulkSocket(
-            file: dup(pair.receiver.file), context: certificates.context(.decodeWorker, "d"),
-            side: .server)
-        let context = try certificates.context(.prefillWorker)
-        async let served = onThread {
-            try server.handshake(Deadline(after: .seconds(5)))
-            try server.sealWriting()
-            try server.sealReading()
-            return try server.readFrame(from: .prefillWorker, Deadline(after: .seconds(5)))
-        }
-        try await onThread {
-            let session = try TLSSession(context: context, side: .client(serverName: nil))
-            var buffer = [UInt8](repeating: 0, count: 16 << 10)
-            let deadline = Deadline(after: .seconds(5))
-            try session.handshake()
-            while !session.isEstablished {
-                pair.send(session.takeCiphertext())
-                let count = try unsafe buffer.withUnsafeMutableBytes {
-                    let nothing = unsafe UnsafeMutableRawBufferPointer(start: nil, count: 0)
-                    return try unsafe pair.sender.read(into: $0, then: nothing, deadline)
-                }
-                try session.receive(Array(buffer.prefix(count)))
-                try session.handshake()
-            }
-            try session.write(encodeFrame(Self.chunk, payloadBytes: 1))
-            pair.send(session.takeCiphertext())
-        }
-        #expect(try await served.message == Self.chunk)
-        #expect(server.records == .tls)
     }
 }

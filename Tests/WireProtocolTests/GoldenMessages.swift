@@ -29,7 +29,8 @@ enum GoldenMessages {
     private static let request: [ControlMessage] = [
         .reserveKV(ReserveKV(terms: terms)),
         .reservationGranted(
-            ReservationGranted(attempt: attempt, secret: secret, kvBytes: 1 << 30)),
+            ReservationGranted(
+                attempt: attempt, secret: secret, kvBytes: 1 << 30, heldTokens: 128)),
         .reservationRefused(
             ReservationRefused(
                 attempt: attempt, code: .noKVRoom, neededBytes: 1 << 30, freeBytes: 1 << 20)),
@@ -37,7 +38,7 @@ enum GoldenMessages {
             PrefillOffer(
                 terms: terms, decodeInstance: instance,
                 decodeBulkAddress: NetworkAddress(host: "10.0.0.2", port: 7401),
-                secret: secret)),
+                secret: secret, heldTokens: 128)),
         .prefillAccepted(PrefillAccepted(attempt: attempt)),
         .prefillRejected(
             PrefillRejected(attempt: attempt, code: .busy, reason: "no slot is free")),
@@ -52,13 +53,29 @@ enum GoldenMessages {
 
     private static let transfer: [ControlMessage] = [
         .kvOffer(
-            KVOffer(attempt: attempt, secret: secret, fingerprint: fingerprint, tokens: 700)),
-        .kvGrant(KVGrant(attempt: attempt, heldTokens: 128, maximumChunkBytes: 1 << 26)),
-        .kvChunk(KVChunk(attempt: attempt, tokenStart: 128, tokenCount: 512)),
-        .kvEnd(KVEnd(attempt: attempt, tokens: 700, firstToken: output)),
+            KVOffer(
+                attempt: attempt, secret: secret, fingerprint: fingerprint, tokens: 700,
+                startToken: 128, chunkTokens: 512)),
+        .kvGrant(
+            KVGrant(
+                attempt: attempt, heldTokens: 128, maximumChunkBytes: 1 << 26,
+                creditBytes: 1 << 24, round: 2,
+                local: LocalCarrier(path: "/run/pdserve/kv", token: [UInt8](0x60..<0x80)))),
+        .kvChunk(chunk),
+        .kvEnd(
+            KVEnd(attempt: attempt, tokens: 700, firstToken: output, digest: 0x1234_5678_9abc)),
         .kvDone(KVDone(attempt: attempt, code: .transfer, reason: "a checksum is wrong")),
         .kvAbort(KVAbort(attempt: attempt, reason: "cancelled")),
+        .kvMemory(KVMemoryChunk(chunk: chunk, number: 3, bytes: 1 << 20)),
+        .kvCredit(KVCredit(attempt: attempt, bytes: 1 << 20)),
+        .kvResend(
+            KVResend(
+                attempt: attempt, fromToken: 128, creditBytes: 1 << 24, round: 3,
+                reason: "a checksum is wrong")),
     ]
+
+    private static let chunk = KVChunk(
+        attempt: attempt, tokenStart: 128, tokenCount: 512, checksum: 0xdead_beef, round: 2)
 
     private static let instance = InstanceID("decode-worker-1")
     private static let attempt = AttemptID(

@@ -12,7 +12,9 @@ struct SampleMessages {
         case .register, .heartbeat, .deregister, .subscribe, .groupView, .healthReport,
             .clusterStatusRequest, .clusterStatus:
             membershipMessage(kind)
-        case .kvOffer, .kvGrant, .kvChunk, .kvEnd, .kvDone, .kvAbort: transferMessage(kind)
+        case .kvOffer, .kvGrant, .kvChunk, .kvEnd, .kvDone, .kvAbort, .kvMemory, .kvCredit,
+            .kvResend:
+            transferMessage(kind)
         default: requestMessage(kind)
         }
     }
@@ -53,7 +55,9 @@ struct SampleMessages {
         case .reserveKV: .reserveKV(ReserveKV(terms: terms()))
         case .reservationGranted:
             .reservationGranted(
-                ReservationGranted(attempt: attempt(), secret: secret(), kvBytes: bytes()))
+                ReservationGranted(
+                    attempt: attempt(), secret: secret(), kvBytes: bytes(),
+                    heldTokens: count(1 << 20)))
         case .reservationRefused:
             .reservationRefused(
                 ReservationRefused(
@@ -87,26 +91,47 @@ struct SampleMessages {
             .kvOffer(
                 KVOffer(
                     attempt: attempt(), secret: secret(), fingerprint: fingerprint(),
-                    tokens: 1 + count((1 << 20) - 1)))
+                    tokens: 1 + count((1 << 20) - 1), startToken: count(1 << 20),
+                    chunkTokens: 1 + count((1 << 20) - 1)))
         case .kvGrant:
             .kvGrant(
                 KVGrant(
                     attempt: attempt(), heldTokens: count(1 << 20),
-                    maximumChunkBytes: 1 + count((1 << 30) - 1)))
-        case .kvChunk:
-            .kvChunk(
-                KVChunk(
-                    attempt: attempt(), tokenStart: count(1 << 20),
-                    tokenCount: 1 + count((1 << 20) - 1)))
+                    maximumChunkBytes: 1 + count((1 << 30) - 1), creditBytes: bytes(),
+                    round: UInt32(truncatingIfNeeded: number()), local: flip() ? local() : nil))
+        case .kvChunk: .kvChunk(chunk())
         case .kvEnd:
             .kvEnd(
                 KVEnd(
-                    attempt: attempt(), tokens: 1 + count((1 << 20) - 1), firstToken: output()))
+                    attempt: attempt(), tokens: 1 + count((1 << 20) - 1), firstToken: output(),
+                    digest: number()))
         case .kvDone:
             .kvDone(
                 KVDone(attempt: attempt(), code: flip() ? code() : nil, reason: text(40)))
+        case .kvMemory:
+            .kvMemory(
+                KVMemoryChunk(chunk: chunk(), number: number(), bytes: 1 + count((1 << 30) - 1)))
+        case .kvCredit: .kvCredit(KVCredit(attempt: attempt(), bytes: bytes()))
+        case .kvResend:
+            .kvResend(
+                KVResend(
+                    attempt: attempt(), fromToken: count(1 << 20), creditBytes: bytes(),
+                    round: UInt32(truncatingIfNeeded: number()), reason: text(40)))
         default: .kvAbort(KVAbort(attempt: attempt(), reason: text(40)))
         }
+    }
+
+    private mutating func chunk() -> KVChunk {
+        KVChunk(
+            attempt: attempt(), tokenStart: count(1 << 20), tokenCount: 1 + count((1 << 20) - 1),
+            checksum: UInt32(truncatingIfNeeded: number()),
+            round: UInt32(truncatingIfNeeded: number()))
+    }
+
+    private mutating func local() -> LocalCarrier {
+        LocalCarrier(
+            path: name(),
+            token: (0..<LocalCarrier.tokenBytes).map { _ in UInt8(truncatingIfNeeded: number()) })
     }
 
     // ---- Parts ----

@@ -18,7 +18,8 @@ final class EngineLoop {
                 vocabularySize: description.vocabularySize,
                 microBatchTokens: description.microBatchTokens,
                 maximumSequences: description.maximumSequences,
-                prefillBudgetTokens: backend.prefillBudgetTokens))
+                prefillBudgetTokens: backend.prefillBudgetTokens,
+                finalRunTokens: backend.finalRunTokens))
         self.backend = backend
         self.shared = shared
         self.onEvent = onEvent
@@ -30,20 +31,21 @@ final class EngineLoop {
         while !shared.stop.isSet, failedSteps < Limits.failedStepsInARow {
             let commands = shared.takeCommands(
                 limit: Limits.commandsBetweenSteps, waits: isIdle)
-            for command in commands { perform(planner.receive(command), for: command.sequence) }
+            for command in commands { perform(planner.receive(command), of: command) }
             let step = planner.nextStep()
-            perform(step.actions, for: nil)
+            perform(step.actions)
             isIdle = step.runs.isEmpty
             if !isIdle { compute(step.runs) }
         }
-        end(isLost: !shared.stop.isSet)
+        // A stop that comes in the same moment does not mend the device.
+        end(isLost: failedSteps >= Limits.failedStepsInARow)
     }
 
     /// Tells all sequences, those still waiting in the queue as well.
     private func end(isLost: Bool) {
         let error = isLost ? EngineError.computeFailed(code: failureCode) : .shutDown
         let unstarted = shared.closeQueue().map(\.sequence).filter { !planner.isOpen($0) }
-        perform(planner.failAll(error), for: nil)
+        perform(planner.failAll(error))
         for sequence in Set(unstarted) { onEvent(.failed(sequence, error)) }
         if isLost { onEvent(.engineLost(error)) }
     }
@@ -54,44 +56,63 @@ final class EngineLoop {
         shared.stepBegins()
         defer { shared.stepEnds() }
         do throws(EngineError) {
+            let start = ContinuousClock.now
             let samples = try backend.compute(runs)
+            shared.addCompute(duration: .now - start)
             failedSteps = 0
             var failures: [SequenceID: EngineError] = [:]
             for run in runs where run.exports {
                 do throws(EngineError) {
-                    let block = try backend.exportKV(
-                        slot: run.slot, tokenStart: run.tokenStart, tokenCount: run.tokens.count)
-                    onEvent(.exported(run.sequence, block))
+                    onEvent(.exported(run.sequence, try exportKV(of: run)))
                 } catch {
                     failures[run.sequence] = error
                 }
             }
-            perform(planner.complete(runs, samples: samples, failures: failures), for: nil)
+            perform(planner.complete(runs, samples: samples, failures: failures))
         } catch {
             // An aborted step is no failure: the loop ends and reports the shutdown.
             guard !shared.stop.isSet else { return }
             failedSteps += 1
             if case .computeFailed(let code) = error { failureCode = code }
-            for run in runs { perform(planner.fail(run.sequence, error), for: nil) }
+            for run in runs { perform(planner.fail(run.sequence, error)) }
         }
     }
 
-    /// - Parameter sequence: whose failure ends the list.
-    private func perform(_ actions: [BatchPlanner.Action], for sequence: SequenceID?) {
+    private func exportKV(of run: BatchPlanner.Run) throws(EngineError) -> KVBlock {
+        let start = ContinuousClock.now
+        let block = try backend.exportKV(
+            slot: run.slot, tokenStart: run.exported.lowerBound, tokenCount: run.exported.count)
+        shared.addExport(bytes: block.bytes.usedBytes, duration: .now - start)
+        return block
+    }
+
+    private func importKV(_ block: KVBlock, slot: Int) throws(EngineError) {
+        let start = ContinuousClock.now
+        var importedBytes = 0
+        defer { shared.addImport(bytes: importedBytes, duration: .now - start) }
+        try backend.importKV(block, slot: slot)
+        importedBytes = block.bytes.usedBytes
+    }
+
+    /// - Parameter command: whose failure ends the list.
+    private func perform(_ actions: [BatchPlanner.Action], of command: EngineCommand? = nil) {
         guard !actions.isEmpty else { return }
         publish()
         do throws(EngineError) {
             for action in actions {
                 switch action {
-                case .importBlock(let block, let slot): try backend.importKV(block, slot: slot)
+                case .importBlock(let block, let slot): try importKV(block, slot: slot)
+                case .truncate(let slot, let tokens):
+                    try backend.truncate(slot: slot, tokens: tokens)
                 case .begin(let job, let slot): try backend.begin(job, slot: slot)
+                case .retain(let slot): backend.retain(slot: slot)
                 case .remove(let slot): backend.remove(slot: slot)
                 case .report(let event): onEvent(event)
                 }
             }
         } catch {
-            guard let sequence else { return }
-            perform(planner.fail(sequence, error), for: nil)
+            guard let command else { return }
+            perform(planner.commandFailed(command, error))
         }
     }
 
@@ -104,7 +125,7 @@ final class EngineLoop {
 extension EngineCommand {
     fileprivate var sequence: SequenceID {
         switch self {
-        case .importKV(let id, _): id
+        case .importKV(let id, _), .adopt(let id, _, _): id
         case .run(let job): job.sequence
         case .cancel(let id): id
         }

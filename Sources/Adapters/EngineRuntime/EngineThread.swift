@@ -160,6 +160,24 @@ final class SharedState: Sendable {
         }
     }
 
+    func addCompute(duration: Duration) {
+        counters.withLock { $0.progress.computeDuration += duration }
+    }
+
+    func addExport(bytes: Int, duration: Duration) {
+        counters.withLock { counters in
+            counters.progress.exportedKVBytes += bytes
+            counters.progress.exportDuration += duration
+        }
+    }
+
+    func addImport(bytes: Int, duration: Duration) {
+        counters.withLock { counters in
+            counters.progress.importedKVBytes += bytes
+            counters.progress.importDuration += duration
+        }
+    }
+
     /// Takes no more commands; returns those that nobody has taken.
     func closeQueue() -> [EngineCommand] {
         queue.withLock { queue in

@@ -9,6 +9,8 @@ import ServingTypes
     let fileBytes: Int
     /// Bytes of metadata and tensor table; the tensors follow.
     let headerBytes: Int
+    /// Two sets of factors for positions: one for short contexts, one for long ones.
+    let hasRopeFactorsPerContext: Bool
 
     init(path: String) throws(EngineError) {
         self.path = path
@@ -30,11 +32,14 @@ import ServingTypes
         guard magic == Array("GGUF".utf8) else { throw refusal("it is not a GGUF file") }
 
         var dataEnd = 0
+        var hasRopeFactorsPerContext = false
         let (header, errors) = LlamaLog.collectingErrors { () -> Int? in
             let parameters = unsafe gguf_init_params(no_alloc: true, ctx: nil)
             guard let gguf = unsafe gguf_init_from_file(path, parameters) else { return nil }
             defer { unsafe gguf_free(gguf) }
             let start = unsafe gguf_get_data_offset(gguf)
+            hasRopeFactorsPerContext =
+                unsafe gguf_find_tensor(gguf, "rope_factors_long.weight") >= 0
             for tensor in 0..<(unsafe gguf_get_n_tensors(gguf)) {
                 let (end, overflows) = unsafe gguf_get_tensor_offset(gguf, tensor)
                     .addingReportingOverflow(gguf_get_tensor_size(gguf, tensor))
@@ -51,6 +56,7 @@ import ServingTypes
                 "it is truncated: \(fileBytes) of \(needed.partialValue) bytes are there")
         }
         headerBytes = header
+        self.hasRopeFactorsPerContext = hasRopeFactorsPerContext
     }
 
     /// SHA-256 over header, file size, samples of the weights and `layout`.

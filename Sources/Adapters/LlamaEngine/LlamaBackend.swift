@@ -7,7 +7,9 @@ import ServingTypes
 final class LlamaBackend: ComputeBackend {
     let description: EngineDescription
     let prefillBudgetTokens: Int
+    let finalRunTokens: Int
     let kvShape: KVShape?
+    let windowUse: LlamaEngine.WindowUse?
     var parameterCount: Int { model.parameterCount }
     private let model: LlamaModel
     private let context: LlamaContext
@@ -24,15 +26,16 @@ final class LlamaBackend: ComputeBackend {
         try LlamaModel(path: settings.modelPath, vocabularyOnly: true).checkArchitecture()
         model = try LlamaModel(
             path: settings.modelPath, vocabularyOnly: false, gpuLayers: settings.gpuLayers)
-        try model.checkAttention()
         context = try LlamaContext(model: model, settings: settings, stop: stop)
-        layout = try Self.learnLayout(context, model: model)
+        layout = try context.learnLayout()
+        windowUse = layout.windowUse(settings: settings)
         let kvBytesPerToken = layout.tokenBytes - layout.cellBytes
         kvShape = model.kvShape(settings.kvType).flatMap {
             $0.bytesPerToken == kvBytesPerToken ? $0 : nil
         }
         let settingsText =
-            "pdserve-kv \(LlamaKVLayout.version) \(settings.kvType) flash-attention \(layout)"
+            "pdserve-kv \(LlamaKVLayout.version) \(settings.kvType) flash-attention \(layout) "
+            + model.contextTraits(of: context, file: file)
         guard let fingerprint = file.fingerprint(layout: settingsText) else {
             throw .modelNotLoaded(path: settings.modelPath, reason: "reading it again failed")
         }
@@ -49,6 +52,7 @@ final class LlamaBackend: ComputeBackend {
             maximumSequences: settings.maximumSequences,
             device: describeDevices(usesAccelerators: settings.gpuLayers != 0))
         prefillBudgetTokens = settings.prefillBudgetTokens ?? settings.microBatchTokens
+        finalRunTokens = settings.finalRunTokens
         pool = KVBufferPool(
             maximumKeptBytes: settings.keptBufferBytes, source: settings.kvMemory)
         scratch = SamplingScratch(vocabularySize: model.vocabularySize)
@@ -88,6 +92,16 @@ final class LlamaBackend: ComputeBackend {
         }
     }
 
+    func retain(slot: Int) { samplers[slot] = nil }
+
+    func truncate(slot: Int, tokens: Int) throws(EngineError) {
+        // Layers with a window may have lost tokens that the next one attends to.
+        guard context.truncate(sequence: Int32(slot), tokens: tokens),
+            context.stateBytes(sequence: Int32(slot), range: 0..<tokens)
+                == layout.stateBytes(of: 0..<tokens)
+        else { throw .blockRefused(reason: "the KV before token \(tokens) is no longer whole") }
+    }
+
     func remove(slot: Int) {
         context.remove(sequence: Int32(slot))
         samplers[slot] = nil
@@ -96,7 +110,7 @@ final class LlamaBackend: ComputeBackend {
     func exportKV(
         slot: Int, tokenStart: Int, tokenCount: Int
     ) throws(EngineError) -> KVBlock {
-        let stateBytes = layout.stateBytes(tokens: tokenCount)
+        let stateBytes = layout.stateBytes(of: tokenStart..<tokenStart + tokenCount)
         let buffer = pool.buffer(capacityBytes: LlamaKVLayout.headerBytes + stateBytes)
         let written = unsafe buffer.withWritableBytes { bytes in
             let state = unsafe UnsafeMutableRawBufferPointer(
@@ -110,10 +124,11 @@ final class LlamaBackend: ComputeBackend {
             throw .computeFailed(code: FailureCodes.exportFailed)
         }
         buffer.setUsedBytes(LlamaKVLayout.headerBytes + stateBytes)
-        return KVBlock(tokenStart: tokenStart, tokenCount: tokenCount, bytes: buffer)
+        return KVBlock(tokenStart: tokenStart, tokenCount: tokenCount, checksumming: buffer)
     }
 
     func importKV(_ block: KVBlock, slot: Int) throws(EngineError) {
+        try block.checkBytes()
         let reason = unsafe block.bytes.withBytes { bytes -> String? in
             if let defect = unsafe layout.defect(
                 of: bytes, tokenStart: block.tokenStart, tokenCount: block.tokenCount)
@@ -123,31 +138,11 @@ final class LlamaBackend: ComputeBackend {
             let state = unsafe UnsafeRawBufferPointer(
                 rebasing: bytes[LlamaKVLayout.headerBytes...])
             let range = block.tokenStart..<(block.tokenStart + block.tokenCount)
-            return unsafe context.importState(state, sequence: Int32(slot), range: range)
+            return unsafe context.importState(
+                state, sequence: Int32(slot), range: range, first: layout.firstPosition(of: range))
                 ? nil : "libllama doesn't take the state"
         }
         if let reason { throw .blockRefused(reason: reason) }
-    }
-
-    /// Computes two tokens to see how libllama writes states; also warms the model up.
-    private static func learnLayout(
-        _ context: LlamaContext, model: LlamaModel
-    ) throws(EngineError) -> LlamaKVLayout {
-        context.clearBatch()
-        for position in 0..<2 {
-            context.add(token: 0, position: position, sequence: 0, wantsLogits: position == 1)
-        }
-        try context.compute()
-        defer { context.removeAll() }
-        let one = context.exportState(sequence: 0, range: 0..<1)
-        let two = context.exportState(sequence: 0, range: 0..<2)
-        let layout = unsafe one.withUnsafeBytes { one in
-            unsafe two.withUnsafeBytes { unsafe LlamaKVLayout(one: one, two: $0) }
-        }
-        guard let layout else {
-            throw .modelNotSupported(reason: "\(model.name) keeps its KV in an unknown layout")
-        }
-        return layout
     }
 }
 
@@ -164,11 +159,17 @@ extension LlamaContext {
             spareSequence)
     }
 
-    /// The state of a range in memory of its own, of whatever size it is.
-    func exportState(sequence: llama_seq_id, range: Range<Int>) -> [UInt8] {
+    /// Size of the state of what is there of a range.
+    func stateBytes(sequence: llama_seq_id, range: Range<Int>) -> Int {
         unsafe llama_memory_seq_cp(
             memory, sequence, spareSequence, Int32(range.lowerBound), Int32(range.upperBound))
-        let size = unsafe llama_state_seq_get_size(pointer, spareSequence)
+        defer { remove(sequence: spareSequence) }
+        return unsafe llama_state_seq_get_size(pointer, spareSequence)
+    }
+
+    /// The state of a range in memory of its own, of whatever size it is.
+    func exportState(sequence: llama_seq_id, range: Range<Int>) -> [UInt8] {
+        let size = stateBytes(sequence: sequence, range: range)
         var bytes = [UInt8](repeating: 0, count: size)
         let written = unsafe bytes.withUnsafeMutableBytes {
             unsafe exportState(sequence: sequence, range: range, into: $0)
@@ -177,15 +178,17 @@ extension LlamaContext {
     }
 
     /// Adds a state to a sequence; says whether it holds exactly the range.
+    ///
+    /// - Parameter first: position that libllama has to name as the first one.
     func importState(
-        _ bytes: UnsafeRawBufferPointer, sequence: llama_seq_id, range: Range<Int>
+        _ bytes: UnsafeRawBufferPointer, sequence: llama_seq_id, range: Range<Int>, first: Int
     ) -> Bool {
         defer { remove(sequence: spareSequence) }
         let read = unsafe llama_state_seq_set_data(
             pointer, bytes.assumingMemoryBound(to: UInt8.self).baseAddress, bytes.count,
             spareSequence)
         guard read == (bytes.count),
-            unsafe Int(llama_memory_seq_pos_min(memory, spareSequence)) == range.lowerBound,
+            unsafe Int(llama_memory_seq_pos_min(memory, spareSequence)) == first,
             unsafe Int(llama_memory_seq_pos_max(memory, spareSequence)) == range.upperBound - 1
         else { return false }
         unsafe llama_memory_seq_cp(memory, spareSequence, sequence, -1, -1)
@@ -215,6 +218,7 @@ extension LlamaEngine.Settings {
             "micro-batch in tokens", microBatchTokens,
             maximumSequences...max(maximumSequences, kvCapacityTokens))
         try check("prefill budget in tokens", prefillBudgetTokens ?? 1, 1...most)
+        try check("final run in tokens", finalRunTokens, 0...most)
         try check("threads", threads, 1...Limits.threads)
     }
 }

@@ -40,7 +40,7 @@ import InferenceEngine
     private let batchCapacity: Int
     // The context uses these: they are freed after `deinit` has freed it.
     private let pool: LlamaThreadPool?
-    private let model: LlamaModel
+    let model: LlamaModel
     private let stop: StopSignal
 
     /// Sequences 0..<maximumSequences, and one spare.
@@ -50,7 +50,7 @@ import InferenceEngine
     init(
         model: LlamaModel, settings: LlamaEngine.Settings, stop: StopSignal
     ) throws(EngineError) {
-        let type: ggml_type = settings.kvType == .f16 ? GGML_TYPE_F16 : GGML_TYPE_Q8_0
+        let type = settings.kvType.ggmlType
         var parameters = unsafe llama_context_default_params()
         unsafe parameters.n_ctx = UInt32(settings.kvCapacityTokens)
         unsafe parameters.n_batch = UInt32(settings.microBatchTokens)
@@ -66,6 +66,7 @@ import InferenceEngine
         unsafe parameters.type_v = type
         // Copying a range of a sequence aborts the process without it.
         unsafe parameters.kv_unified = true
+        unsafe parameters.swa_full = settings.windowKV == .full
         unsafe parameters.no_perf = true
         unsafe parameters.abort_callback = mustStop
         unsafe parameters.abort_callback_data = Unmanaged.passUnretained(stop).toOpaque()
@@ -77,7 +78,7 @@ import InferenceEngine
         }
         guard let memory = unsafe llama_get_memory(context) else {
             unsafe llama_free(context)
-            throw .modelNotSupported(reason: "\(model.name) has no KV cache")
+            throw model.refusal("keeps no KV: it makes embeddings, not text")
         }
         unsafe pointer = context
         unsafe self.memory = memory
@@ -131,6 +132,12 @@ import InferenceEngine
 
     func remove(sequence: llama_seq_id) {
         unsafe llama_memory_seq_rm(memory, sequence, -1, -1)
+    }
+
+    /// Keeps the first tokens of a sequence; says whether they are what is there then.
+    func truncate(sequence: llama_seq_id, tokens: Int) -> Bool {
+        unsafe llama_memory_seq_rm(memory, sequence, Int32(tokens), -1)
+            && Int(llama_memory_seq_pos_max(memory, sequence)) == tokens - 1
     }
 
     func removeAll() { unsafe llama_memory_clear(memory, true) }

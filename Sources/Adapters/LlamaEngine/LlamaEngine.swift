@@ -13,6 +13,11 @@ enum Limits {
     static let metadataBytes = 4096
     static let fingerprintSamples = 64
     static let fingerprintSampleBytes = 1024
+    /// Caches in the state of a sequence, and layers of a cache.
+    static let caches = 4
+    static let layers = 4096
+    /// libllama's caches have a multiple of this many cells.
+    static let cellPadding = 256
 }
 
 /// Computes with libllama on the devices of this host.
@@ -20,8 +25,30 @@ package final class LlamaEngine: InferenceEngine {
     /// Number type of the KV.
     package enum KVType: String, Sendable {
         case f16
+        /// The range of 32-bit numbers with fewer digits; for models whose KV leaves that of f16.
+        case bf16
         /// Half the bytes; on CPUs long prompts take up to twice the time.
         case q8_0
+    }
+
+    /// Which KV the layers with a sliding window keep.
+    ///
+    /// Hand-over is exact with either, and between the two.
+    package enum WindowKV: String, Sendable {
+        /// All tokens': a sequence can be cut back, as long as nothing else took its cells.
+        case full
+        /// What the window needs: less memory, but a sequence can only be continued at its end.
+        case window
+    }
+
+    /// Memory of the layers with a window, for people.
+    package struct WindowUse: Sendable, Hashable {
+        package var windowTokens: Int
+        /// KV bytes of one token in these layers.
+        package var bytesPerToken: Int
+        /// With `WindowKV.full`, and with `WindowKV.window`.
+        package var fullBytes: Int
+        package var neededBytes: Int
     }
 
     package struct Settings: Sendable {
@@ -38,11 +65,14 @@ package final class LlamaEngine: InferenceEngine {
         package var microBatchTokens = 256
         /// Most prompt tokens in an iteration in which a sequence decodes; nil is no limit.
         package var prefillBudgetTokens: Int?
+        /// Most tokens in the last run of a prompt longer than a micro-batch; 0 is no limit.
+        package var finalRunTokens = BatchPlanner.Limits.defaultFinalRunTokens
         /// Threads that compute; of all engines of a host not more than it has cores.
         package var threads = ProcessInfo.processInfo.activeProcessorCount
         /// Layers computed on accelerators; -1 is all.
         package var gpuLayers = -1
         package var kvType = KVType.f16
+        package var windowKV = WindowKV.full
         /// Bytes of export buffers kept for reuse.
         package var keptBufferBytes = 256 << 20
         /// What exported KV is written into.
@@ -54,6 +84,8 @@ package final class LlamaEngine: InferenceEngine {
     package let description: EngineDescription
     /// Shape of the KV; nil if the model's layers differ or the KV is quantised.
     package let kvShape: KVShape?
+    /// Nil if no layer has a window.
+    package let windowUse: WindowUse?
     /// Numbers in the model's weights.
     package let parameterCount: Int
     private let thread: EngineThread
@@ -62,15 +94,17 @@ package final class LlamaEngine: InferenceEngine {
     package init(
         settings: Settings, onEvent: @escaping EngineEventSink
     ) throws(EngineError) {
-        let facts = Mutex<(shape: KVShape?, parameters: Int)>((nil, 0))
+        let facts = Mutex<(shape: KVShape?, window: WindowUse?, parameters: Int)>((nil, nil, 0))
         thread = try EngineThread(name: "llama-engine", onEvent: onEvent) {
             (stop) throws(EngineError) in
             let backend = try LlamaBackend(settings: settings, stop: stop)
-            facts.withLock { $0 = (backend.kvShape, backend.parameterCount) }
+            facts.withLock {
+                $0 = (backend.kvShape, backend.windowUse, backend.parameterCount)
+            }
             return backend
         }
         description = thread.description
-        (kvShape, parameterCount) = facts.withLock { $0 }
+        (kvShape, windowUse, parameterCount) = facts.withLock { $0 }
     }
 
     package func submit(_ command: EngineCommand) { thread.submit(command) }

@@ -74,30 +74,9 @@ import ServingTypes
             as: UTF8.self)
     }
 
-    /// Refuses kinds of models whose state can't be handed over as ranges of KV.
-    func checkArchitecture() throws(EngineError) {
-        if unsafe llama_model_is_recurrent(pointer) { throw refusal("is recurrent") }
-        if unsafe llama_model_is_hybrid(pointer) {
-            throw refusal("is a hybrid with recurrent layers")
-        }
-        if unsafe llama_model_is_diffusion(pointer) { throw refusal("is a diffusion model") }
-        if unsafe llama_model_has_encoder(pointer) { throw refusal("has an encoder") }
-        if !(unsafe llama_model_has_decoder(pointer)) { throw refusal("has no decoder") }
-    }
-
-    /// Refuses attention over a part of the sequence; needs a load with weights.
-    func checkAttention() throws(EngineError) {
-        let window = unsafe llama_model_n_swa(pointer)
-        if window > 0 { throw refusal("attends to a sliding window of \(window) tokens") }
-    }
-
-    private func refusal(_ kind: String) -> EngineError {
-        .modelNotSupported(reason: "\(name) (architecture \(architecture)) \(kind)")
-    }
-
     /// Shape of the KV, if all layers share one and the element size is whole.
     func kvShape(_ type: LlamaEngine.KVType) -> KVShape? {
-        guard type == .f16 else { return nil }
+        guard type != .q8_0 else { return nil }
         let heads = Int(unsafe llama_model_n_head(pointer))
         let width = Int(unsafe llama_model_n_embd(pointer))
         let stated = metadata("\(architecture).attention.key_length").flatMap { Int($0) }

@@ -1,8 +1,4 @@
 import Foundation
-import HTTPClient
-import LocalCluster
-import ServiceStart
-import ServingTypes
 
 /// What the kernel says of a process.
 enum ProcessReadings {
@@ -19,11 +15,28 @@ enum ProcessReadings {
         return (user + system) / Double(sysconf(Int32(_SC_CLK_TCK)))
     }
 
-    /// Most memory it ever had in RAM, in bytes.
-    static func peakResidentBytes(_ process: Int32) -> Int? {
+    /// Most memory it ever had in RAM, or since `forgetPeak`, in bytes.
+    static func peakResidentBytes(_ process: Int32) -> Int? { status("VmHWM:", of: process) }
+
+    /// Memory it has in RAM, in bytes.
+    static func residentBytes(_ process: Int32) -> Int? { status("VmRSS:", of: process) }
+
+    /// Lets the peak begin anew; false if the kernel doesn't allow it.
+    static func forgetPeak(_ process: Int32) -> Bool {
+        // '5' means that alone (proc_pid_clear_refs(5)).
+        let path = "/proc/\(process)/clear_refs"
+        guard let file = FileHandle(forWritingAtPath: path) else { return false }
+        defer { try? file.close() }
+        do {
+            try file.write(contentsOf: Data("5".utf8))
+            return true
+        } catch { return false }
+    }
+
+    private static func status(_ field: String, of process: Int32) -> Int? {
         guard let text = try? String(contentsOfFile: "/proc/\(process)/status", encoding: .utf8)
         else { return nil }
-        let line = text.split(separator: "\n").first { $0.hasPrefix("VmHWM:") }
+        let line = text.split(separator: "\n").first { $0.hasPrefix(field) }
         return line?.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first
             .flatMap { Int($0) }.map { $0 << 10 }
     }
@@ -40,28 +53,4 @@ enum ProcessReadings {
         let name = line?.split(separator: ":").last.map { $0.drop { $0 == " " } }
         return name.map(String.init) ?? "unknown"
     }
-}
-
-/// One reading of a process's metrics.
-struct MetricsReading: Sendable {
-    private let values: [String: Double]
-
-    /// - Throws: if the process doesn't answer.
-    init(of process: ManagedProcess) async throws {
-        guard let address = process.announcement.admin ?? process.announcement.http else {
-            values = [:]
-            return
-        }
-        let (_, body) = try await HTTPCall("GET", address, "/metrics").collect()
-        var values: [String: Double] = [:]
-        for line in String(decoding: body, as: UTF8.self).split(separator: "\n")
-        where !line.hasPrefix("#") {
-            guard let space = line.lastIndex(of: " ") else { continue }
-            values[String(line[..<space])] = Double(line[line.index(after: space)...])
-        }
-        self.values = values
-    }
-
-    /// Zero for a series that is not there yet.
-    subscript(series: String) -> Double { values[series] ?? 0 }
 }

@@ -6,6 +6,8 @@ package struct Report: Sendable {
     /// What it ran on and with, by name.
     package var facts: [(name: String, value: String)]
     package var tables: [ReportTable] = []
+    /// What follows from the tables, a sentence each.
+    package var findings: [String] = []
     /// False if it was interrupted.
     package var isComplete = true
 
@@ -19,7 +21,8 @@ package struct Report: Sendable {
         let head = facts.map { "\($0.name): \($0.value)" }.joined(separator: "\n")
         let state = isComplete ? "" : " (interrupted: what was measured until then)"
         let shown = tables.filter { !$0.rows.isEmpty }.map(\.text)
-        return (["\(name)\(state)\n\(head)"] + shown).joined(separator: "\n\n")
+        let end = findings.isEmpty ? [] : [findings.joined(separator: "\n")]
+        return (["\(name)\(state)\n\(head)"] + shown + end).joined(separator: "\n\n")
     }
 
     /// The same as JSON: per table a list of objects with the columns' keys.
@@ -31,6 +34,7 @@ package struct Report: Sendable {
                     facts.map { ($0.name, $0.value) }, uniquingKeysWith: { $1 }),
                 "tables": Dictionary(
                     tables.map { ($0.key, $0.objects) }, uniquingKeysWith: { $1 }),
+                "findings": findings,
             ]
             return try JSONSerialization.data(
                 withJSONObject: object, options: [.prettyPrinted, .sortedKeys])

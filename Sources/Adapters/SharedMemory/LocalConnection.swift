@@ -18,11 +18,15 @@ package final class LocalConnection: Sendable {
     private let isShutDown = Atomic<Bool>(false)
     private let sending = Mutex<Void>(())
     private let receiving = Mutex<Void>(())
+    private let kept: KeptMappings
     private let onClose: (@Sendable () -> Void)?
 
     /// Takes the socket over.
-    init(file: Int32, onClose: (@Sendable () -> Void)? = nil) {
+    init(
+        file: Int32, kept: KeptMappings = KeptMappings(), onClose: (@Sendable () -> Void)? = nil
+    ) {
         self.file = file
+        self.kept = kept
         self.onClose = onClose
     }
 
@@ -86,20 +90,22 @@ package final class LocalConnection: Sendable {
         }
     }
 
-    /// The next buffer the peer has passed, for reading only; unmapped with its last reference.
+    /// The next buffer the peer has passed, for reading only.
     ///
     /// What the peer still writes into it shows, so nothing in it may be checked first and used
-    /// later.
+    /// later. Its file stays mapped until the buffer's last reference is gone and the connection
+    /// is at its end or keeps newer ones: a file that comes again then needs no mapping. So files
+    /// that the peer has freed take up to `SharedMemoryLimits.keptMappingBytes` of memory.
     ///
     /// - Parameters:
     ///   - number: must be the number that the peer gave it.
-    ///   - usedBytes: how many bytes to map, from the start on; at least 1.
+    ///   - usedBytes: how many bytes the buffer has, from the file's start on; at least 1.
     package func receive(
         number: UInt64, usedBytes: Int, deadline: Duration
     ) throws(LocalTransferError) -> KVBuffer {
         precondition(usedBytes > 0, "no KV")
         return try take(number, deadline) { memory throws(LocalTransferError) in
-            try memory.map(usedBytes: usedBytes)
+            try memory.buffer(usedBytes: usedBytes, kept)
         }
     }
 
@@ -133,10 +139,11 @@ package final class LocalConnection: Sendable {
     /// Ends the connection at once, from any thread; calls that wait throw `shutDown`.
     package func shutdown() {
         isShutDown.store(true, ordering: .releasing)
-        endSocket()
+        end()
     }
 
-    private func endSocket() {
+    private func end() {
+        kept.close()
         #if canImport(Glibc)
             _ = Glibc.shutdown(file, Int32(SHUT_RDWR))
         #else
@@ -150,7 +157,7 @@ package final class LocalConnection: Sendable {
         do throws(LocalTransferError) {
             return try body()
         } catch {
-            endSocket()
+            end()
             throw isShutDown.load(ordering: .acquiring) ? .shutDown : error
         }
     }
@@ -247,8 +254,10 @@ private struct ReceivedFile {
     let file: Int32
     let announcedBytes: UInt64
 
-    /// Checks that the memory can't go away under the reader, and maps its first bytes.
-    func map(usedBytes: Int) throws(LocalTransferError) -> KVBuffer {
+    /// Checks that the memory can't go away under the reader, and maps it unless it still is.
+    func buffer(
+        usedBytes: Int, _ kept: KeptMappings
+    ) throws(LocalTransferError) -> KVBuffer {
         var facts = shared_memory_facts()
         let code = unsafe shared_memory_inspect(file, &facts)
         guard code == 0 else { throw .notMapped(LocalSocket.text(-code)) }
@@ -260,13 +269,16 @@ private struct ReceivedFile {
         guard facts.bytes >= UInt64(usedBytes) else {
             throw .tooSmall(actualBytes: facts.bytes, neededBytes: usedBytes)
         }
-        var start: UnsafeRawPointer?
-        let mapped = unsafe shared_memory_map(file, usedBytes, &start)
-        guard mapped == 0 else { throw .notMapped(LocalSocket.text(-mapped)) }
-        return KVBuffer(
-            memory: unsafe KVMemory(
-                readOnly: UnsafeRawBufferPointer(start: start, count: usedBytes)),
-            usedBytes: usedBytes, owner: ReceivedMemory())
+        let id = MemoryFileID(device: facts.device, inode: facts.inode)
+        if let mapping = kept.mapping(of: id) { return try mapping.buffer(usedBytes: usedBytes) }
+        // A file too large to be kept is mapped as far as need be.
+        guard facts.bytes <= UInt64(kept.maximumBytes) else {
+            return try PeerMapping(file, byteCount: usedBytes).buffer(usedBytes: usedBytes)
+        }
+        let mapping = try PeerMapping(file, byteCount: Int(facts.bytes))
+        let buffer = try mapping.buffer(usedBytes: usedBytes)
+        kept.keep(mapping, of: id)
+        return buffer
     }
 }
 

@@ -2,6 +2,10 @@
 package enum SharedMemoryLimits {
     /// Memory files, and so descriptors, of one source; one more region is ordinary memory.
     package static let memoryFiles = 128
+    /// Mappings of a connection that wait for their files to come again; as many as a source has.
+    package static let keptMappings = memoryFiles
+    /// Bytes of those files; a larger file is mapped each time.
+    package static let keptMappingBytes = 512 << 20
     /// Tokens of one listener: those it waits for and those whose connection waits to be taken.
     package static let expectedTokens = 256
     /// Open connections of one listener; more are closed at once.

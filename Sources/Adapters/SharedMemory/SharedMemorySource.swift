@@ -56,11 +56,6 @@ package final class SharedMemorySource: KVMemorySource {
     }
 }
 
-/// Takes back what was mapped of another process's memory.
-struct ReceivedMemory: KVMemoryOwner {
-    func free(_ memory: KVMemory) { unsafe unmap(memory.bytes) }
-}
-
 private func unmap(_ bytes: UnsafeRawBufferPointer) {
     if let start = bytes.baseAddress { unsafe shared_memory_unmap(start, bytes.count) }
 }

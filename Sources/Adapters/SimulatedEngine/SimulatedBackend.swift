@@ -16,6 +16,7 @@ final class SimulatedBackend: ComputeBackend {
 
     let description: EngineDescription
     let prefillBudgetTokens: Int
+    let finalRunTokens: Int
     private let settings: SimulatedEngine.Settings
     private let stop: StopSignal
     private let kv: SimulatedKV
@@ -29,7 +30,8 @@ final class SimulatedBackend: ComputeBackend {
         }
         guard settings.maximumSequences >= 1, settings.contextTokens >= 1,
             settings.microBatchTokens >= settings.maximumSequences,
-            (settings.prefillBudgetTokens ?? 1) >= 1, settings.prefillTokensPerSecond > 0
+            (settings.prefillBudgetTokens ?? 1) >= 1, settings.finalRunTokens >= 0,
+            settings.prefillTokensPerSecond > 0
         else { throw .contextNotCreated(reason: "the settings don't fit together") }
         description = EngineDescription(
             modelName: settings.modelName, fingerprint: settings.fingerprint,
@@ -41,6 +43,7 @@ final class SimulatedBackend: ComputeBackend {
             microBatchTokens: settings.microBatchTokens,
             maximumSequences: settings.maximumSequences, device: "simulated device")
         prefillBudgetTokens = settings.prefillBudgetTokens ?? settings.microBatchTokens
+        finalRunTokens = settings.finalRunTokens
         self.settings = settings
         self.stop = stop
         kv = SimulatedKV(bytesPerToken: settings.kvBytesPerToken)
@@ -114,18 +117,23 @@ final class SimulatedBackend: ComputeBackend {
         slot: Int, tokenStart: Int, tokenCount: Int
     ) throws(EngineError) -> KVBlock {
         let state = slots[slot]
-        precondition(state.run.count == tokenCount, "only the last run is exported")
+        precondition(
+            tokenCount <= state.run.count
+                && tokenStart + tokenCount == state.histories.count - 1,
+            "only the end of the last run is exported")
         let size = kv.blockBytes(tokens: tokenCount)
         let buffer = pool.buffer(capacityBytes: size)
         unsafe buffer.withWritableBytes { bytes in
             unsafe kv.write(
-                state.run, from: tokenStart, after: state.histories[tokenStart], into: bytes)
+                state.run.suffix(tokenCount), from: tokenStart,
+                after: state.histories[tokenStart], into: bytes)
         }
         buffer.setUsedBytes(size)
-        return KVBlock(tokenStart: tokenStart, tokenCount: tokenCount, bytes: buffer)
+        return KVBlock(tokenStart: tokenStart, tokenCount: tokenCount, checksumming: buffer)
     }
 
     func importKV(_ block: KVBlock, slot: Int) throws(EngineError) {
+        try block.checkBytes()
         let before = slots[slot].histories[block.tokenStart]
         let histories = unsafe block.bytes.withBytes { bytes in
             unsafe kv.histories(
@@ -134,6 +142,12 @@ final class SimulatedBackend: ComputeBackend {
         }
         guard let histories else { throw .blockRefused(reason: "the block is damaged") }
         slots[slot].histories += histories
+    }
+
+    func retain(slot: Int) { slots[slot] = Slot(histories: slots[slot].histories) }
+
+    func truncate(slot: Int, tokens: Int) throws(EngineError) {
+        slots[slot] = Slot(histories: Array(slots[slot].histories.prefix(tokens + 1)))
     }
 
     func remove(slot: Int) { slots[slot] = Slot() }

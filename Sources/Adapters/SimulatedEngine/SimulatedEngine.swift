@@ -18,6 +18,8 @@ package final class SimulatedEngine: InferenceEngine {
         package var microBatchTokens = 256
         /// Most prompt tokens in an iteration in which a sequence decodes; nil is no limit.
         package var prefillBudgetTokens: Int?
+        /// Most tokens in the last run of a prompt longer than a micro-batch; 0 is no limit.
+        package var finalRunTokens = BatchPlanner.Limits.defaultFinalRunTokens
         /// Speed of reading prompts; infinite takes no time.
         package var prefillTokensPerSecond = 4000.0
         /// Time of an iteration in which a sequence decodes.

@@ -18,6 +18,13 @@ package enum TransportLimits {
     /// Pause of a listener after `accept` failed, for example without free file descriptors.
     static let acceptPause = Duration.milliseconds(50)
 
+    // A bulk connection that rests may have lost its peer without a word: the system asks after
+    // 30 s, and ends the connection 30 s later.
+
+    static let keepAliveIdleSeconds: Int32 = 30
+    static let keepAliveIntervalSeconds: Int32 = 10
+    static let keepAliveProbes: Int32 = 3
+
     // Reconnection.
 
     package static let firstBackoff = Duration.milliseconds(100)

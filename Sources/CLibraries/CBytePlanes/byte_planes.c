@@ -52,7 +52,7 @@ __attribute__((target("avx2"))) static size_t merge_vectors(
   return pair;
 }
 
-static int has_vectors(void) { return __builtin_cpu_supports("avx2"); }
+bool byte_planes_has_vectors(void) { return __builtin_cpu_supports("avx2"); }
 
 #elif defined(__aarch64__)
 #include <arm_neon.h>
@@ -76,7 +76,7 @@ static size_t merge_vectors(const uint8_t *low, const uint8_t *high, size_t pair
   return pair;
 }
 
-static int has_vectors(void) { return 1; }
+bool byte_planes_has_vectors(void) { return true; }
 
 #else
 
@@ -90,15 +90,15 @@ static size_t merge_vectors(const uint8_t *low, const uint8_t *high, size_t pair
   return 0;
 }
 
-static int has_vectors(void) { return 0; }
+bool byte_planes_has_vectors(void) { return false; }
 #endif
 
 void byte_planes_split(const uint8_t *bytes, size_t pairs, uint8_t *low, uint8_t *high) {
-  size_t done = has_vectors() ? split_vectors(bytes, pairs, low, high) : 0;
+  size_t done = byte_planes_has_vectors() ? split_vectors(bytes, pairs, low, high) : 0;
   byte_planes_split_plain(bytes + 2 * done, pairs - done, low + done, high + done);
 }
 
 void byte_planes_merge(const uint8_t *low, const uint8_t *high, size_t pairs, uint8_t *bytes) {
-  size_t done = has_vectors() ? merge_vectors(low, high, pairs, bytes) : 0;
+  size_t done = byte_planes_has_vectors() ? merge_vectors(low, high, pairs, bytes) : 0;
   byte_planes_merge_plain(low + done, high + done, pairs - done, bytes + 2 * done);
 }

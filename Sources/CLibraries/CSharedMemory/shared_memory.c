@@ -65,18 +65,20 @@ int shared_memory_inspect(int file, shared_memory_facts *facts) {
   facts->is_memory_file = seals >= 0 && seals != F_SEAL_SEAL;
   facts->is_sealed = seals >= 0 && (seals & needed_seals) == needed_seals;
   facts->bytes = (uint64_t)status.st_size;
+  facts->device = (uint64_t)status.st_dev;
+  facts->inode = (uint64_t)status.st_ino;
   return 0;
 }
 
 int shared_memory_map(int file, size_t bytes, const void **start) {
   void *mapping = mmap(NULL, bytes, PROT_READ, MAP_SHARED, file, 0);
   if (mapping == MAP_FAILED) return -errno;
-  int code = memory_pages_read(mapping, bytes);
-  if (code == 0)
-    *start = mapping;
-  else
-    munmap(mapping, bytes);
-  return code;
+  *start = mapping;
+  return 0;
+}
+
+int shared_memory_provide(const void *start, size_t bytes) {
+  return memory_pages_read(start, bytes);
 }
 
 void shared_memory_unmap(const void *start, size_t bytes) { munmap((void *)start, bytes); }
@@ -95,6 +97,11 @@ int shared_memory_inspect(int file, shared_memory_facts *facts) {
 
 int shared_memory_map(int file, size_t bytes, const void **start) {
   (void)file, (void)bytes, (void)start;
+  return -ENOTSUP;
+}
+
+int shared_memory_provide(const void *start, size_t bytes) {
+  (void)start, (void)bytes;
   return -ENOTSUP;
 }
 

@@ -1762,6 +1762,141 @@ void   pdserve__wire__kvabort__free_unpacked
   assert(message->base.descriptor == &pdserve__wire__kvabort__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   pdserve__wire__kvmemory_chunk__init
+                     (Pdserve__Wire__KVMemoryChunk         *message)
+{
+  static const Pdserve__Wire__KVMemoryChunk init_value = PDSERVE__WIRE__KVMEMORY_CHUNK__INIT;
+  *message = init_value;
+}
+size_t pdserve__wire__kvmemory_chunk__get_packed_size
+                     (const Pdserve__Wire__KVMemoryChunk *message)
+{
+  assert(message->base.descriptor == &pdserve__wire__kvmemory_chunk__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t pdserve__wire__kvmemory_chunk__pack
+                     (const Pdserve__Wire__KVMemoryChunk *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &pdserve__wire__kvmemory_chunk__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t pdserve__wire__kvmemory_chunk__pack_to_buffer
+                     (const Pdserve__Wire__KVMemoryChunk *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &pdserve__wire__kvmemory_chunk__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Pdserve__Wire__KVMemoryChunk *
+       pdserve__wire__kvmemory_chunk__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Pdserve__Wire__KVMemoryChunk *)
+     protobuf_c_message_unpack (&pdserve__wire__kvmemory_chunk__descriptor,
+                                allocator, len, data);
+}
+void   pdserve__wire__kvmemory_chunk__free_unpacked
+                     (Pdserve__Wire__KVMemoryChunk *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &pdserve__wire__kvmemory_chunk__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   pdserve__wire__kvcredit__init
+                     (Pdserve__Wire__KVCredit         *message)
+{
+  static const Pdserve__Wire__KVCredit init_value = PDSERVE__WIRE__KVCREDIT__INIT;
+  *message = init_value;
+}
+size_t pdserve__wire__kvcredit__get_packed_size
+                     (const Pdserve__Wire__KVCredit *message)
+{
+  assert(message->base.descriptor == &pdserve__wire__kvcredit__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t pdserve__wire__kvcredit__pack
+                     (const Pdserve__Wire__KVCredit *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &pdserve__wire__kvcredit__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t pdserve__wire__kvcredit__pack_to_buffer
+                     (const Pdserve__Wire__KVCredit *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &pdserve__wire__kvcredit__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Pdserve__Wire__KVCredit *
+       pdserve__wire__kvcredit__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Pdserve__Wire__KVCredit *)
+     protobuf_c_message_unpack (&pdserve__wire__kvcredit__descriptor,
+                                allocator, len, data);
+}
+void   pdserve__wire__kvcredit__free_unpacked
+                     (Pdserve__Wire__KVCredit *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &pdserve__wire__kvcredit__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   pdserve__wire__kvresend__init
+                     (Pdserve__Wire__KVResend         *message)
+{
+  static const Pdserve__Wire__KVResend init_value = PDSERVE__WIRE__KVRESEND__INIT;
+  *message = init_value;
+}
+size_t pdserve__wire__kvresend__get_packed_size
+                     (const Pdserve__Wire__KVResend *message)
+{
+  assert(message->base.descriptor == &pdserve__wire__kvresend__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t pdserve__wire__kvresend__pack
+                     (const Pdserve__Wire__KVResend *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &pdserve__wire__kvresend__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t pdserve__wire__kvresend__pack_to_buffer
+                     (const Pdserve__Wire__KVResend *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &pdserve__wire__kvresend__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Pdserve__Wire__KVResend *
+       pdserve__wire__kvresend__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Pdserve__Wire__KVResend *)
+     protobuf_c_message_unpack (&pdserve__wire__kvresend__descriptor,
+                                allocator, len, data);
+}
+void   pdserve__wire__kvresend__free_unpacked
+                     (Pdserve__Wire__KVResend *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &pdserve__wire__kvresend__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 static const ProtobufCFieldDescriptor pdserve__wire__hello__field_descriptors[7] =
 {
   {
@@ -3417,7 +3552,7 @@ const ProtobufCMessageDescriptor pdserve__wire__reserve_kv__descriptor =
   (ProtobufCMessageInit) pdserve__wire__reserve_kv__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor pdserve__wire__reservation_granted__field_descriptors[3] =
+static const ProtobufCFieldDescriptor pdserve__wire__reservation_granted__field_descriptors[4] =
 {
   {
     "attempt",
@@ -3455,16 +3590,29 @@ static const ProtobufCFieldDescriptor pdserve__wire__reservation_granted__field_
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "held_tokens",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__ReservationGranted, held_tokens),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned pdserve__wire__reservation_granted__field_indices_by_name[] = {
   0,   /* field[0] = attempt */
+  3,   /* field[3] = held_tokens */
   2,   /* field[2] = kv_bytes */
   1,   /* field[1] = secret */
 };
 static const ProtobufCIntRange pdserve__wire__reservation_granted__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 3 }
+  { 0, 4 }
 };
 const ProtobufCMessageDescriptor pdserve__wire__reservation_granted__descriptor =
 {
@@ -3474,7 +3622,7 @@ const ProtobufCMessageDescriptor pdserve__wire__reservation_granted__descriptor 
   "Pdserve__Wire__ReservationGranted",
   "pdserve.wire",
   sizeof(Pdserve__Wire__ReservationGranted),
-  3,
+  4,
   pdserve__wire__reservation_granted__field_descriptors,
   pdserve__wire__reservation_granted__field_indices_by_name,
   1,  pdserve__wire__reservation_granted__number_ranges,
@@ -3558,7 +3706,7 @@ const ProtobufCMessageDescriptor pdserve__wire__reservation_refused__descriptor 
   (ProtobufCMessageInit) pdserve__wire__reservation_refused__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor pdserve__wire__prefill_offer__field_descriptors[9] =
+static const ProtobufCFieldDescriptor pdserve__wire__prefill_offer__field_descriptors[10] =
 {
   {
     "attempt",
@@ -3668,6 +3816,18 @@ static const ProtobufCFieldDescriptor pdserve__wire__prefill_offer__field_descri
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "held_tokens",
+    10,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__PrefillOffer, held_tokens),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned pdserve__wire__prefill_offer__field_indices_by_name[] = {
   0,   /* field[0] = attempt */
@@ -3675,6 +3835,7 @@ static const unsigned pdserve__wire__prefill_offer__field_indices_by_name[] = {
   6,   /* field[6] = decode_host */
   5,   /* field[5] = decode_instance */
   7,   /* field[7] = decode_port */
+  9,   /* field[9] = held_tokens */
   2,   /* field[2] = maximum_new_tokens */
   1,   /* field[1] = output_tokens */
   3,   /* field[3] = sampling */
@@ -3683,7 +3844,7 @@ static const unsigned pdserve__wire__prefill_offer__field_indices_by_name[] = {
 static const ProtobufCIntRange pdserve__wire__prefill_offer__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 9 }
+  { 0, 10 }
 };
 const ProtobufCMessageDescriptor pdserve__wire__prefill_offer__descriptor =
 {
@@ -3693,7 +3854,7 @@ const ProtobufCMessageDescriptor pdserve__wire__prefill_offer__descriptor =
   "Pdserve__Wire__PrefillOffer",
   "pdserve.wire",
   sizeof(Pdserve__Wire__PrefillOffer),
-  9,
+  10,
   pdserve__wire__prefill_offer__field_descriptors,
   pdserve__wire__prefill_offer__field_indices_by_name,
   1,  pdserve__wire__prefill_offer__number_ranges,
@@ -4185,7 +4346,7 @@ const ProtobufCMessageDescriptor pdserve__wire__cancel_request__descriptor =
   (ProtobufCMessageInit) pdserve__wire__cancel_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor pdserve__wire__kvoffer__field_descriptors[4] =
+static const ProtobufCFieldDescriptor pdserve__wire__kvoffer__field_descriptors[6] =
 {
   {
     "attempt",
@@ -4235,17 +4396,43 @@ static const ProtobufCFieldDescriptor pdserve__wire__kvoffer__field_descriptors[
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "start_token",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVOffer, start_token),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "chunk_tokens",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVOffer, chunk_tokens),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned pdserve__wire__kvoffer__field_indices_by_name[] = {
   0,   /* field[0] = attempt */
+  5,   /* field[5] = chunk_tokens */
   2,   /* field[2] = fingerprint */
   1,   /* field[1] = secret */
+  4,   /* field[4] = start_token */
   3,   /* field[3] = tokens */
 };
 static const ProtobufCIntRange pdserve__wire__kvoffer__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 4 }
+  { 0, 6 }
 };
 const ProtobufCMessageDescriptor pdserve__wire__kvoffer__descriptor =
 {
@@ -4255,14 +4442,14 @@ const ProtobufCMessageDescriptor pdserve__wire__kvoffer__descriptor =
   "Pdserve__Wire__KVOffer",
   "pdserve.wire",
   sizeof(Pdserve__Wire__KVOffer),
-  4,
+  6,
   pdserve__wire__kvoffer__field_descriptors,
   pdserve__wire__kvoffer__field_indices_by_name,
   1,  pdserve__wire__kvoffer__number_ranges,
   (ProtobufCMessageInit) pdserve__wire__kvoffer__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor pdserve__wire__kvgrant__field_descriptors[3] =
+static const ProtobufCFieldDescriptor pdserve__wire__kvgrant__field_descriptors[7] =
 {
   {
     "attempt",
@@ -4300,16 +4487,68 @@ static const ProtobufCFieldDescriptor pdserve__wire__kvgrant__field_descriptors[
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "credit_bytes",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVGrant, credit_bytes),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "local_path",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVGrant, local_path),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "local_token",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVGrant, local_token),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "round",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVGrant, round),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned pdserve__wire__kvgrant__field_indices_by_name[] = {
   0,   /* field[0] = attempt */
+  3,   /* field[3] = credit_bytes */
   1,   /* field[1] = held_tokens */
+  4,   /* field[4] = local_path */
+  5,   /* field[5] = local_token */
   2,   /* field[2] = maximum_chunk_bytes */
+  6,   /* field[6] = round */
 };
 static const ProtobufCIntRange pdserve__wire__kvgrant__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 3 }
+  { 0, 7 }
 };
 const ProtobufCMessageDescriptor pdserve__wire__kvgrant__descriptor =
 {
@@ -4319,14 +4558,14 @@ const ProtobufCMessageDescriptor pdserve__wire__kvgrant__descriptor =
   "Pdserve__Wire__KVGrant",
   "pdserve.wire",
   sizeof(Pdserve__Wire__KVGrant),
-  3,
+  7,
   pdserve__wire__kvgrant__field_descriptors,
   pdserve__wire__kvgrant__field_indices_by_name,
   1,  pdserve__wire__kvgrant__number_ranges,
   (ProtobufCMessageInit) pdserve__wire__kvgrant__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor pdserve__wire__kvchunk__field_descriptors[3] =
+static const ProtobufCFieldDescriptor pdserve__wire__kvchunk__field_descriptors[5] =
 {
   {
     "attempt",
@@ -4364,16 +4603,42 @@ static const ProtobufCFieldDescriptor pdserve__wire__kvchunk__field_descriptors[
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "checksum",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FIXED32,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVChunk, checksum),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "round",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVChunk, round),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned pdserve__wire__kvchunk__field_indices_by_name[] = {
   0,   /* field[0] = attempt */
+  3,   /* field[3] = checksum */
+  4,   /* field[4] = round */
   2,   /* field[2] = token_count */
   1,   /* field[1] = token_start */
 };
 static const ProtobufCIntRange pdserve__wire__kvchunk__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 3 }
+  { 0, 5 }
 };
 const ProtobufCMessageDescriptor pdserve__wire__kvchunk__descriptor =
 {
@@ -4383,14 +4648,14 @@ const ProtobufCMessageDescriptor pdserve__wire__kvchunk__descriptor =
   "Pdserve__Wire__KVChunk",
   "pdserve.wire",
   sizeof(Pdserve__Wire__KVChunk),
-  3,
+  5,
   pdserve__wire__kvchunk__field_descriptors,
   pdserve__wire__kvchunk__field_indices_by_name,
   1,  pdserve__wire__kvchunk__number_ranges,
   (ProtobufCMessageInit) pdserve__wire__kvchunk__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor pdserve__wire__kvend__field_descriptors[3] =
+static const ProtobufCFieldDescriptor pdserve__wire__kvend__field_descriptors[4] =
 {
   {
     "attempt",
@@ -4428,16 +4693,29 @@ static const ProtobufCFieldDescriptor pdserve__wire__kvend__field_descriptors[3]
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "digest",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FIXED64,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVEnd, digest),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned pdserve__wire__kvend__field_indices_by_name[] = {
   0,   /* field[0] = attempt */
+  3,   /* field[3] = digest */
   2,   /* field[2] = first_token */
   1,   /* field[1] = tokens */
 };
 static const ProtobufCIntRange pdserve__wire__kvend__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 3 }
+  { 0, 4 }
 };
 const ProtobufCMessageDescriptor pdserve__wire__kvend__descriptor =
 {
@@ -4447,7 +4725,7 @@ const ProtobufCMessageDescriptor pdserve__wire__kvend__descriptor =
   "Pdserve__Wire__KVEnd",
   "pdserve.wire",
   sizeof(Pdserve__Wire__KVEnd),
-  3,
+  4,
   pdserve__wire__kvend__field_descriptors,
   pdserve__wire__kvend__field_indices_by_name,
   1,  pdserve__wire__kvend__number_ranges,
@@ -4567,6 +4845,263 @@ const ProtobufCMessageDescriptor pdserve__wire__kvabort__descriptor =
   pdserve__wire__kvabort__field_indices_by_name,
   1,  pdserve__wire__kvabort__number_ranges,
   (ProtobufCMessageInit) pdserve__wire__kvabort__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor pdserve__wire__kvmemory_chunk__field_descriptors[7] =
+{
+  {
+    "attempt",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVMemoryChunk, attempt),
+    &pdserve__wire__attempt_id__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "token_start",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVMemoryChunk, token_start),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "token_count",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVMemoryChunk, token_count),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "checksum",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_FIXED32,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVMemoryChunk, checksum),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "number",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVMemoryChunk, number),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "bytes",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVMemoryChunk, bytes),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "round",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVMemoryChunk, round),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned pdserve__wire__kvmemory_chunk__field_indices_by_name[] = {
+  0,   /* field[0] = attempt */
+  5,   /* field[5] = bytes */
+  3,   /* field[3] = checksum */
+  4,   /* field[4] = number */
+  6,   /* field[6] = round */
+  2,   /* field[2] = token_count */
+  1,   /* field[1] = token_start */
+};
+static const ProtobufCIntRange pdserve__wire__kvmemory_chunk__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 7 }
+};
+const ProtobufCMessageDescriptor pdserve__wire__kvmemory_chunk__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "pdserve.wire.KVMemoryChunk",
+  "KVMemoryChunk",
+  "Pdserve__Wire__KVMemoryChunk",
+  "pdserve.wire",
+  sizeof(Pdserve__Wire__KVMemoryChunk),
+  7,
+  pdserve__wire__kvmemory_chunk__field_descriptors,
+  pdserve__wire__kvmemory_chunk__field_indices_by_name,
+  1,  pdserve__wire__kvmemory_chunk__number_ranges,
+  (ProtobufCMessageInit) pdserve__wire__kvmemory_chunk__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor pdserve__wire__kvcredit__field_descriptors[2] =
+{
+  {
+    "attempt",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVCredit, attempt),
+    &pdserve__wire__attempt_id__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "bytes",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVCredit, bytes),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned pdserve__wire__kvcredit__field_indices_by_name[] = {
+  0,   /* field[0] = attempt */
+  1,   /* field[1] = bytes */
+};
+static const ProtobufCIntRange pdserve__wire__kvcredit__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor pdserve__wire__kvcredit__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "pdserve.wire.KVCredit",
+  "KVCredit",
+  "Pdserve__Wire__KVCredit",
+  "pdserve.wire",
+  sizeof(Pdserve__Wire__KVCredit),
+  2,
+  pdserve__wire__kvcredit__field_descriptors,
+  pdserve__wire__kvcredit__field_indices_by_name,
+  1,  pdserve__wire__kvcredit__number_ranges,
+  (ProtobufCMessageInit) pdserve__wire__kvcredit__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor pdserve__wire__kvresend__field_descriptors[5] =
+{
+  {
+    "attempt",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVResend, attempt),
+    &pdserve__wire__attempt_id__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "from_token",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVResend, from_token),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "credit_bytes",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVResend, credit_bytes),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "reason",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVResend, reason),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "round",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVResend, round),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned pdserve__wire__kvresend__field_indices_by_name[] = {
+  0,   /* field[0] = attempt */
+  2,   /* field[2] = credit_bytes */
+  1,   /* field[1] = from_token */
+  3,   /* field[3] = reason */
+  4,   /* field[4] = round */
+};
+static const ProtobufCIntRange pdserve__wire__kvresend__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 5 }
+};
+const ProtobufCMessageDescriptor pdserve__wire__kvresend__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "pdserve.wire.KVResend",
+  "KVResend",
+  "Pdserve__Wire__KVResend",
+  "pdserve.wire",
+  sizeof(Pdserve__Wire__KVResend),
+  5,
+  pdserve__wire__kvresend__field_descriptors,
+  pdserve__wire__kvresend__field_indices_by_name,
+  1,  pdserve__wire__kvresend__number_ranges,
+  (ProtobufCMessageInit) pdserve__wire__kvresend__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCEnumValue pdserve__wire__role__enum_values_by_number[7] =

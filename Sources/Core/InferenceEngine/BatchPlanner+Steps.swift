@@ -13,8 +13,8 @@ extension BatchPlanner {
     /// Chooses the next iteration.
     ///
     /// All decoding sequences take part. Prompt tokens fill the rest in order of arrival, so a
-    /// prompt that is alone is always cut at multiples of the micro-batch: the cut decides the
-    /// last digits of the logits.
+    /// prompt that is alone is always cut at the same places, multiples of the micro-batch and the
+    /// start of a short last run: the cut decides the last digits of the logits.
     package mutating func nextStep() -> Step {
         var step = Step()
         while let (victim, needed) = sequenceWithoutRoom() {
@@ -62,14 +62,25 @@ extension BatchPlanner {
     @discardableResult
     private mutating func takeRun(_ slot: Int, upTo tokens: Int, into step: inout Step) -> Int {
         guard let sequence = slots[slot] else { return 0 }
-        let taken = sequence.remaining.prefix(tokens)
-        commit(slot, tokens: sequence.computedTokens + taken.count)
+        let taken = sequence.remaining.prefix(nextRunTokens(of: sequence, upTo: tokens))
+        let start = sequence.computedTokens
+        let end = start + taken.count
+        commit(slot, tokens: end)
         step.runs.append(
             Run(
-                sequence: sequence.id, slot: slot, tokenStart: sequence.computedTokens,
-                tokens: taken, samples: taken.count == sequence.remaining.count,
-                exports: sequence.exportsKV))
+                sequence: sequence.id, slot: slot, tokenStart: start, tokens: taken,
+                samples: taken.count == sequence.remaining.count,
+                exported: min(max(start, sequence.exportedFrom ?? end), end)..<end))
         return taken.count
+    }
+
+    /// As many as go, but so that the last run of a long prompt is a short one.
+    private func nextRunTokens(of sequence: OpenSequence, upTo tokens: Int) -> Int {
+        let rest = sequence.remaining.count
+        let final = limits.finalRunTokens
+        let isLastButOne = rest > final && rest <= tokens
+        guard sequence.isLongPrompt, final > 0, isLastButOne else { return min(rest, tokens) }
+        return rest - final
     }
 
     private mutating func accept(_ sample: Sample, for run: Run) -> [Action] {
@@ -77,7 +88,10 @@ extension BatchPlanner {
         sequence.generatedTokens += 1
         let finish = finishReason(of: sample, for: sequence)
         let event = EngineEvent.token(run.sequence, sample.output, finish: finish)
-        guard finish == nil else { return close(run.sequence, reporting: event) }
+        guard finish == nil else {
+            return sequence.retainsKV
+                ? retain(run.slot, reporting: event) : close(run.sequence, reporting: event)
+        }
         sequence.remaining = [sample.output.token]
         if !sequence.isDecoding {
             sequence.isDecoding = true

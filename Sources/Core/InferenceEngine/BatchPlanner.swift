@@ -3,7 +3,8 @@ package import ServingTypes
 /// Decides what each iteration of an engine computes, and when sequences open and close.
 ///
 ///     importing ──run──▶ prompt ──last prompt token──▶ decoding ──stop, length──▶ closed
-///         └────────────────┴───────cancel, failure──────┴──────────────────────▶ closed
+///      ▲  └────────────────┴───────cancel, failure──────┴─┬────────────────────▶ closed
+///      └─────────────────────adopt─────────── retained ◀──┘ stop, length
 ///
 /// KV room is counted in tokens. A job's prompt is committed when the job comes, output token by
 /// token; when the growing outputs no longer fit, the sequence whose job came last fails.
@@ -18,10 +19,21 @@ package struct BatchPlanner: Sendable {
         package var maximumSequences: Int
         /// Most prompt tokens in an iteration in which a sequence decodes; at least 1.
         package var prefillBudgetTokens: Int
+        /// Most tokens in the last run of a prompt longer than a micro-batch; 0 is no limit.
+        ///
+        /// The KV of the last run leaves after the first token: a client waits for it.
+        package var finalRunTokens: Int
+        /// What `finalRunTokens` is unless somebody says otherwise.
+        ///
+        /// 0.6 MB of KV in a model with 40 KB a token. With fewer, the run is so short that
+        /// the block before it is still on its way when the first token is there.
+        package static let defaultFinalRunTokens = 16
+        /// Refused blocks of sequences that are not open, remembered until the job comes.
+        package var rememberedRefusals: Int { 4 * maximumSequences }
 
         package init(
             contextTokens: Int, kvCapacityTokens: Int, vocabularySize: Int, microBatchTokens: Int,
-            maximumSequences: Int, prefillBudgetTokens: Int
+            maximumSequences: Int, prefillBudgetTokens: Int, finalRunTokens: Int = 0
         ) {
             self.contextTokens = contextTokens
             self.kvCapacityTokens = kvCapacityTokens
@@ -29,16 +41,22 @@ package struct BatchPlanner: Sendable {
             self.microBatchTokens = microBatchTokens
             self.maximumSequences = maximumSequences
             self.prefillBudgetTokens = prefillBudgetTokens
+            self.finalRunTokens = finalRunTokens
         }
     }
 
     /// What the engine has to do, in order.
     ///
-    /// If `importBlock` or `begin` fails, the rest of the list is dropped and `fail` called.
+    /// If one of a command's actions fails, the rest of the list is dropped and `commandFailed`
+    /// called.
     package enum Action: Sendable {
         case importBlock(KVBlock, slot: Int)
+        /// Frees the KV of all but the first `tokens` tokens of a slot without a job.
+        case truncate(slot: Int, tokens: Int)
         /// A job starts in the slot; what it imported is already there.
         case begin(SequenceJob, slot: Int)
+        /// Frees whatever belongs to the slot's job, but not its KV.
+        case retain(slot: Int)
         /// Frees the slot's KV and whatever belongs to its job.
         case remove(slot: Int)
         case report(EngineEvent)
@@ -53,8 +71,10 @@ package struct BatchPlanner: Sendable {
         package var tokens: ArraySlice<TokenID>
         /// A token is sampled after the last one.
         package var samples: Bool
-        /// The run's KV is exported once it is computed.
-        package var exports: Bool
+        /// Positions whose KV is exported once the run is computed.
+        package var exported: Range<Int>
+
+        package var exports: Bool { !exported.isEmpty }
     }
 
     /// A sampled token.
@@ -81,7 +101,15 @@ package struct BatchPlanner: Sendable {
         var generatedTokens = 0
         var isDecoding = false
         var maximumNewTokens = 0
-        var exportsKV = false
+        /// Position from which on KV is exported; nil if none is.
+        var exportedFrom: Int?
+        var retainsKV = false
+        /// The job has finished and only its KV is left.
+        var isRetained = false
+        /// The last block was refused; a job that counts on it is dropped.
+        var lastBlockWasRefused = false
+        /// The prompt does not fit into one micro-batch.
+        var isLongPrompt = false
         var ignoresEndOfGeneration = false
     }
 
@@ -92,6 +120,8 @@ package struct BatchPlanner: Sendable {
     var prompts: [Int] = []
     /// Slots that decode, in the order in which they began.
     var decoding: [Int] = []
+    /// Sequences that are not open because their block was refused, the oldest first.
+    var refusedSequences: [SequenceID] = []
     private var arrivals: UInt64 = 0
 
     package init(limits: Limits) {
@@ -100,6 +130,7 @@ package struct BatchPlanner: Sendable {
             limits.microBatchTokens >= limits.maximumSequences,
             "all sequences must fit into one micro-batch")
         precondition(limits.prefillBudgetTokens >= 1, "prompts would never be computed")
+        precondition(limits.finalRunTokens >= 0, "a run has no negative length")
         self.limits = limits
         slots = Array(repeating: nil, count: limits.maximumSequences)
     }
@@ -114,8 +145,26 @@ package struct BatchPlanner: Sendable {
     package mutating func receive(_ command: EngineCommand) -> [Action] {
         switch command {
         case .importKV(let id, let block): receiveBlock(block, for: id)
+        case .adopt(let id, let retained, let tokens): adopt(retained, as: id, tokens: tokens)
         case .run(let job): receiveJob(job)
-        case .cancel(let id): close(id, reporting: .cancelled(id))
+        case .cancel(let id): cancel(id)
+        }
+    }
+
+    private mutating func cancel(_ id: SequenceID) -> [Action] {
+        forgetRefusal(of: id)
+        return close(id, reporting: .cancelled(id))
+    }
+
+    /// The backend could not carry out what `receive` answered to the command.
+    package mutating func commandFailed(
+        _ command: EngineCommand, _ error: EngineError
+    ) -> [Action] {
+        switch command {
+        case .importKV(let id, let block): takeBack(block, of: id, error)
+        case .adopt(let id, _, _): refuseAndClose(id, error)
+        case .run(let job): fail(job.sequence, error)
+        case .cancel: []
         }
     }
 
@@ -129,37 +178,10 @@ package struct BatchPlanner: Sendable {
         slots.compactMap { $0?.id }.flatMap { fail($0, error) }
     }
 
-    private mutating func receiveBlock(_ block: KVBlock, for id: SequenceID) -> [Action] {
-        let present = slotOf[id].flatMap { slots[$0] }
-        if let present, present.arrival != nil {
-            return fail(id, .blockRefused(reason: "the sequence already computes"))
-        }
-        let expected = present?.computedTokens ?? 0
-        guard block.tokenStart == expected, block.tokenCount > 0 else {
-            return refuse(
-                id,
-                .blockRefused(
-                    reason: "\(block.tokenCount) tokens from \(block.tokenStart) on came, "
-                        + "token \(expected) was due"))
-        }
-        // The addition can't overflow: both are checked against the context first.
-        guard block.tokenCount <= limits.contextTokens - expected else {
-            return refuse(id, .blockRefused(reason: "longer than the context"))
-        }
-        guard block.tokenCount <= freeKVTokens, let slot = slotOf[id] ?? openSlot(for: id) else {
-            return refuse(id, noRoom(block.tokenCount))
-        }
-        commit(slot, tokens: expected + block.tokenCount)
-        slots[slot]?.computedTokens = expected + block.tokenCount
-        return [
-            .importBlock(block, slot: slot),
-            .report(.imported(id, tokens: expected + block.tokenCount)),
-        ]
-    }
-
     private mutating func receiveJob(_ job: SequenceJob) -> [Action] {
         let id = job.sequence
-        let present = slotOf[id].flatMap { slots[$0] }
+        let present = sequence(id)
+        if isRefused(id), job.importedTokens != present?.computedTokens ?? 0 { return [] }
         if let reason = defect(of: job, present: present) {
             return refuse(id, .invalidJob(reason: reason))
         }
@@ -174,7 +196,10 @@ package struct BatchPlanner: Sendable {
         slots[slot]?.remaining = job.tokens[job.importedTokens...]
         slots[slot]?.isDecoding = decodes
         slots[slot]?.maximumNewTokens = job.maximumNewTokens
-        slots[slot]?.exportsKV = job.exportsKV
+        slots[slot]?.exportedFrom = job.exportsKV ? job.exportedFrom : nil
+        slots[slot]?.retainsKV = job.retainsKV
+        slots[slot]?.lastBlockWasRefused = false
+        slots[slot]?.isLongPrompt = job.tokens.count > limits.microBatchTokens
         slots[slot]?.ignoresEndOfGeneration = job.sampling.ignoresEndOfGeneration
         if decodes { decoding.append(slot) } else { prompts.append(slot) }
         return [.begin(job, slot: slot)]
@@ -184,6 +209,7 @@ package struct BatchPlanner: Sendable {
     private func defect(of job: SequenceJob, present: OpenSequence?) -> String? {
         let imported = present?.computedTokens ?? 0
         if present?.arrival != nil { return "the sequence already has a job" }
+        if present?.isRetained == true { return "the sequence is retained" }
         if job.tokens.isEmpty { return "no tokens" }
         if job.tokens.count > limits.contextTokens {
             return "\(job.tokens.count) tokens, the context holds \(limits.contextTokens)"
@@ -194,6 +220,7 @@ package struct BatchPlanner: Sendable {
         if job.importedTokens >= job.tokens.count { return "no token left to compute" }
         if !(0...job.tokens.count).contains(job.outputTokens) { return "more output than tokens" }
         if job.maximumNewTokens < 1 { return "no token wanted" }
+        if job.exportedFrom < 0 { return "export from token \(job.exportedFrom) on" }
         if let stranger = job.tokens.first(where: { !isInVocabulary($0) }) {
             return "token \(stranger) is not in the vocabulary"
         }
@@ -204,27 +231,42 @@ package struct BatchPlanner: Sendable {
         token >= 0 && Int(token) < limits.vocabularySize
     }
 
-    private func noRoom(_ tokens: Int) -> EngineError {
+    func noRoom(_ tokens: Int) -> EngineError {
         .noRoom(neededTokens: tokens, freeTokens: freeKVTokens)
     }
 
-    private mutating func openSlot(for id: SequenceID) -> Int? {
+    mutating func openSlot(for id: SequenceID) -> Int? {
         guard let slot = slots.firstIndex(where: { $0 == nil }) else { return nil }
+        forgetRefusal(of: id)
         slots[slot] = OpenSequence(id: id)
         slotOf[id] = slot
         return slot
     }
 
+    func sequence(_ id: SequenceID) -> OpenSequence? { slotOf[id].flatMap { slots[$0] } }
+
     /// Takes KV room up to `tokens` tokens for the slot.
     mutating func commit(_ slot: Int, tokens: Int) {
         guard let committed = slots[slot]?.committedTokens, tokens > committed else { return }
-        usedKVTokens += tokens - committed
+        setRoom(of: slot, tokens: tokens)
+    }
+
+    /// Takes or gives back KV room until the slot has room for `tokens` tokens.
+    mutating func setRoom(of slot: Int, tokens: Int) {
+        usedKVTokens += tokens - (slots[slot]?.committedTokens ?? 0)
         slots[slot]?.committedTokens = tokens
     }
 
     /// Reports a failure, for sequences that are not open as well.
-    private mutating func refuse(_ id: SequenceID, _ error: EngineError) -> [Action] {
-        slotOf[id] == nil ? [.report(.failed(id, error))] : fail(id, error)
+    mutating func refuse(_ id: SequenceID, _ error: EngineError) -> [Action] {
+        forgetRefusal(of: id)
+        return slotOf[id] == nil ? [.report(.failed(id, error))] : fail(id, error)
+    }
+
+    /// Takes the slot out of what is computed.
+    mutating func leaveQueues(_ slot: Int) {
+        prompts.removeAll { $0 == slot }
+        decoding.removeAll { $0 == slot }
     }
 
     /// Frees the sequence's room, then reports.
@@ -232,8 +274,7 @@ package struct BatchPlanner: Sendable {
         guard let slot = slotOf.removeValue(forKey: id) else { return [] }
         usedKVTokens -= slots[slot]?.committedTokens ?? 0
         slots[slot] = nil
-        prompts.removeAll { $0 == slot }
-        decoding.removeAll { $0 == slot }
+        leaveQueues(slot)
         return [.remove(slot: slot), .report(event)]
     }
 }

@@ -94,10 +94,15 @@ package struct SequenceJob: Sendable, Hashable {
     package var maximumNewTokens: Int
     /// Emit each computed run's KV as a block, before the token that follows it.
     package var exportsKV: Bool
+    /// KV of tokens before this position is not exported.
+    package var exportedFrom: Int
+    /// Keep the KV under the same id when the job finishes, until it is adopted or cancelled.
+    package var retainsKV: Bool
 
     package init(
         sequence: SequenceID, tokens: [TokenID], outputTokens: Int = 0, importedTokens: Int = 0,
-        sampling: SamplingParameters, maximumNewTokens: Int, exportsKV: Bool = false
+        sampling: SamplingParameters, maximumNewTokens: Int, exportsKV: Bool = false,
+        exportedFrom: Int = 0, retainsKV: Bool = false
     ) {
         self.sequence = sequence
         self.tokens = tokens
@@ -106,16 +111,27 @@ package struct SequenceJob: Sendable, Hashable {
         self.sampling = sampling
         self.maximumNewTokens = maximumNewTokens
         self.exportsKV = exportsKV
+        self.exportedFrom = exportedFrom
+        self.retainsKV = retainsKV
     }
 }
 
 /// An order to an engine.
 package enum EngineCommand: Sendable {
     /// Adds a block to a sequence; the first block opens it. Blocks come in order, without gaps.
+    ///
+    /// Answered by `imported`, `blockRefused` or, without room, `failed`: by exactly one of them.
     case importKV(SequenceID, KVBlock)
+    /// Begins a sequence with the first `tokens` tokens of a retained one, whose id and other KV
+    /// are gone then; nothing is copied. Answered like a block.
+    case adopt(SequenceID, from: SequenceID, tokens: Int)
     /// Computes what is not imported, then generates. Opens the sequence if no block did.
+    ///
+    /// Dropped without an event if `importedTokens` don't fit and the sequence's last block was
+    /// refused: the caller knows, and sends blocks and job again.
     case run(SequenceJob)
-    /// Drops a sequence and frees its KV before the next iteration. Unknown sequences are ignored.
+    /// Drops a sequence, also a retained one, and frees its KV before the next iteration. Unknown
+    /// sequences are ignored.
     case cancel(SequenceID)
 }
 
@@ -123,10 +139,15 @@ package enum EngineCommand: Sendable {
 package enum EngineEvent: Sendable {
     /// A block was imported; `tokens` tokens of the sequence are there now.
     case imported(SequenceID, tokens: Int)
+    /// A block is damaged or doesn't follow what is there; `expectedToken` would.
+    ///
+    /// An open sequence stays as it was. If it was not open, it is not now.
+    case blockRefused(SequenceID, expectedToken: Int, reason: String)
     /// KV of a computed run of tokens.
     case exported(SequenceID, KVBlock)
     /// A token was sampled. `finish` is set with the last one; the sequence is closed then and
-    /// its KV is free.
+    /// its KV is free. If its job retains the KV, this stays: of all tokens but the last one, whose
+    /// KV nobody has computed.
     case token(SequenceID, TokenOutput, finish: FinishReason?)
     /// The sequence is closed without a result; its KV is free.
     case failed(SequenceID, EngineError)
@@ -145,6 +166,15 @@ package struct EngineProgress: Sendable, Hashable {
     package var openSequences: Int
     /// KV tokens in use by all sequences.
     package var usedKVTokens: Int
+    /// Time of all iterations since the start, without their exports.
+    package var computeDuration = Duration.zero
+    /// Bytes of all blocks exported since the start, and the engine's time that it took.
+    package var exportedKVBytes = 0
+    package var exportDuration = Duration.zero
+    /// Bytes of all blocks imported since the start, and the engine's time that it took; refused
+    /// blocks count with their time only.
+    package var importedKVBytes = 0
+    package var importDuration = Duration.zero
 
     package init(steps: UInt64, stepAge: Duration?, openSequences: Int, usedKVTokens: Int) {
         self.steps = steps
@@ -164,7 +194,8 @@ package enum EngineError: Error, Hashable, Sendable {
     case contextNotCreated(reason: String)
     /// All sequences are open, or the KV is full; the worker fails the request, it goes elsewhere.
     case noRoom(neededTokens: Int, freeTokens: Int)
-    /// A block is damaged, out of order or from another model; the request starts again.
+    /// A block can't be used, or a job's KV is of other tokens; the KV is sent again, or the
+    /// request starts again.
     case blockRefused(reason: String)
     /// The job's numbers don't fit together; a defect of the caller.
     case invalidJob(reason: String)

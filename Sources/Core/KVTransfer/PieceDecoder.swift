@@ -47,26 +47,46 @@ import WireProtocol
         _ header: PieceHeader, in place: UnsafeMutableRawBufferPointer, checksRaw: Bool
     ) throws(KVTransferError) {
         precondition(place.count == header.rawBytes, "the place has another size than the piece")
+        let checksum: UInt32
         switch header.codec {
         case .raw:
             guard checksRaw else { return }
+            checksum = unsafe CRC32C.checksum(UnsafeRawBufferPointer(place))
         case .zstd:
             try unsafe decompress(
                 UnsafeRawBufferPointer(rebasing: wire[..<header.wireBytes]), into: place)
+            checksum = unsafe CRC32C.checksum(UnsafeRawBufferPointer(place))
         case .bytePlanes:
             let pairs = header.rawBytes / 2
             try unsafe decompress(
                 UnsafeRawBufferPointer(rebasing: wire[pairs..<header.wireBytes]),
                 into: UnsafeMutableRawBufferPointer(rebasing: highPlane[..<pairs]))
-            guard let start = unsafe place.baseAddress?.assumingMemoryBound(to: UInt8.self),
-                let low = unsafe wire.baseAddress?.assumingMemoryBound(to: UInt8.self),
-                let high = unsafe highPlane.baseAddress?.assumingMemoryBound(to: UInt8.self)
-            else { throw .pieceDamaged }
-            unsafe byte_planes_merge(low, high, pairs, start)
+            checksum = unsafe merge(into: place)
         }
-        guard unsafe CRC32C.checksum(UnsafeRawBufferPointer(place)) == header.checksum else {
-            throw .pieceDamaged
+        guard checksum == header.checksum else { throw .pieceDamaged }
+    }
+
+    /// Where the wire bytes of a piece that nobody wants are to be read into.
+    package func scrap(for header: PieceHeader) -> UnsafeMutableRawBufferPointer {
+        unsafe UnsafeMutableRawBufferPointer(rebasing: wire[..<header.wireBytes])
+    }
+
+    /// Joins the low plane at the start of `wire` with `highPlane`; gives the checksum.
+    private func merge(into place: UnsafeMutableRawBufferPointer) -> UInt32 {
+        var checksum: UInt32 = 0
+        guard let low = unsafe wire.baseAddress?.assumingMemoryBound(to: UInt8.self),
+            let high = unsafe highPlane.baseAddress?.assumingMemoryBound(to: UInt8.self)
+        else { return checksum }
+        for start in stride(from: 0, to: place.count, by: KVTransferLimits.hotBytes) {
+            let end = min(start + KVTransferLimits.hotBytes, place.count)
+            let part = unsafe UnsafeMutableRawBufferPointer(rebasing: place[start..<end])
+            guard let bytes = unsafe part.baseAddress?.assumingMemoryBound(to: UInt8.self) else {
+                break
+            }
+            unsafe byte_planes_merge(low + start / 2, high + start / 2, part.count / 2, bytes)
+            checksum = unsafe CRC32C.checksum(UnsafeRawBufferPointer(part), seed: checksum)
         }
+        return checksum
     }
 
     /// Decodes wire bytes that lie elsewhere.

@@ -48,48 +48,72 @@ import WireProtocol
     ) throws(KVTransferError) -> EncodedPiece {
         precondition(
             (1...KVTransferLimits.pieceBytes).contains(raw.count), "a piece has 1 byte to 1 MiB")
-        var triedWireBytes: Int?
+        var tried: (wireBytes: Int, checksum: UInt32)?
         if let compressed = try unsafe compress(raw, codec) {
-            if compressed <= raw.count - max(1, raw.count / KVTransferLimits.smallestSavingPart) {
+            if Self.isWorthwhile(compressed.wireBytes, rawBytes: raw.count) {
                 return unsafe EncodedPiece(
                     header: PieceHeader(
-                        rawBytes: raw.count, wireBytes: compressed, codec: codec,
-                        checksum: CRC32C.checksum(raw)),
-                    wire: UnsafeRawBufferPointer(rebasing: wire[..<compressed]),
-                    triedWireBytes: compressed)
+                        rawBytes: raw.count, wireBytes: compressed.wireBytes, codec: codec,
+                        checksum: compressed.checksum),
+                    wire: UnsafeRawBufferPointer(rebasing: wire[..<compressed.wireBytes]),
+                    triedWireBytes: compressed.wireBytes)
             }
-            triedWireBytes = compressed
+            tried = compressed
         }
+        let checksum = unsafe checksumsRaw ? tried?.checksum ?? CRC32C.checksum(raw) : 0
         return unsafe EncodedPiece(
             header: PieceHeader(
-                rawBytes: raw.count, wireBytes: raw.count, codec: .raw,
-                checksum: checksumsRaw ? CRC32C.checksum(raw) : 0),
-            wire: raw, triedWireBytes: triedWireBytes)
+                rawBytes: raw.count, wireBytes: raw.count, codec: .raw, checksum: checksum),
+            wire: raw, triedWireBytes: tried?.wireBytes)
     }
 
-    /// Compresses into `wire`; nil if the codec does not compress this piece.
+    private static func isWorthwhile(_ wireBytes: Int, rawBytes: Int) -> Bool {
+        wireBytes <= rawBytes - max(1, rawBytes / KVTransferLimits.smallestSavingPart)
+    }
+
+    /// Compresses into `wire`, gives the raw bytes' checksum too; nil if the codec does not
+    /// compress this piece.
     private func compress(
         _ raw: UnsafeRawBufferPointer, _ codec: PieceCodec
-    ) throws(KVTransferError) -> Int? {
+    ) throws(KVTransferError) -> (wireBytes: Int, checksum: UInt32)? {
         switch codec {
         case .raw:
             return nil
         case .zstd:
-            return try check(
+            let checksum = unsafe CRC32C.checksum(raw)
+            let count = try check(
                 unsafe ZSTD_compress2(
                     context, wire.baseAddress, wire.count, raw.baseAddress, raw.count))
+            return (count, checksum)
         case .bytePlanes:
-            guard raw.count.isMultiple(of: 2),
-                let start = unsafe raw.baseAddress?.assumingMemoryBound(to: UInt8.self),
-                let low = unsafe wire.baseAddress?.assumingMemoryBound(to: UInt8.self),
-                let high = unsafe highPlane.baseAddress?.assumingMemoryBound(to: UInt8.self)
-            else { return nil }
+            guard raw.count.isMultiple(of: 2), let start = unsafe wire.baseAddress else {
+                return nil
+            }
             let pairs = raw.count / 2
-            unsafe byte_planes_split(start, pairs, low, high)
-            let compressed = try check(
-                unsafe ZSTD_compress2(context, low + pairs, wire.count - pairs, high, pairs))
-            return pairs + compressed
+            let checksum = unsafe split(raw)
+            let count = try check(
+                unsafe ZSTD_compress2(
+                    context, start + pairs, wire.count - pairs, highPlane.baseAddress, pairs))
+            return (pairs + count, checksum)
         }
+    }
+
+    /// Puts the low plane at the start of `wire` and fills `highPlane`; gives the checksum.
+    private func split(_ raw: UnsafeRawBufferPointer) -> UInt32 {
+        var checksum: UInt32 = 0
+        guard let low = unsafe wire.baseAddress?.assumingMemoryBound(to: UInt8.self),
+            let high = unsafe highPlane.baseAddress?.assumingMemoryBound(to: UInt8.self)
+        else { return checksum }
+        for start in stride(from: 0, to: raw.count, by: KVTransferLimits.hotBytes) {
+            let end = min(start + KVTransferLimits.hotBytes, raw.count)
+            let part = unsafe UnsafeRawBufferPointer(rebasing: raw[start..<end])
+            guard let bytes = unsafe part.baseAddress?.assumingMemoryBound(to: UInt8.self) else {
+                break
+            }
+            checksum = unsafe CRC32C.checksum(part, seed: checksum)
+            unsafe byte_planes_split(bytes, part.count / 2, low + start / 2, high + start / 2)
+        }
+        return checksum
     }
 
     private func check(_ code: Int) throws(KVTransferError) -> Int {

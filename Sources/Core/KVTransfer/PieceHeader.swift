@@ -7,6 +7,9 @@ package enum PieceCodec: UInt8, Sendable, CaseIterable {
     ///
     /// Made for 16-bit floats: sign and exponent are in the odd bytes, the even ones are noise.
     case bytePlanes = 2
+
+    /// In the place of a codec: the payload breaks off here, no piece follows.
+    static let breakOff: UInt8 = 3
 }
 
 /// Every bound of KV payloads.
@@ -15,6 +18,9 @@ package enum KVTransferLimits {
     package static let pieceBytes = 1 << 20
     /// A compressed piece that saves less than one part in this many goes raw (3 %).
     package static let smallestSavingPart = 33
+    /// What is split, merged and summed at once: the bytes are still in the first cache when the
+    /// next of these steps wants them.
+    static let hotBytes = 16 << 10
 }
 
 /// The 16 bytes in front of a piece, little-endian.
@@ -36,12 +42,12 @@ package struct PieceHeader: Hashable, Sendable {
         self.checksum = checksum
     }
 
-    /// Reads and checks the header of the next piece.
+    /// Reads and checks the header of the next piece; nil if the payload breaks off here.
     ///
     /// - Parameters:
     ///   - bytes: at least 16 bytes; the first 16 are read.
     ///   - remainingBytes: raw bytes of the payload that have not come; at least 1.
-    package init(
+    package init?(
         bytes: UnsafeRawBufferPointer, remainingBytes: Int
     ) throws(KVTransferError) {
         precondition(bytes.count >= Self.byteCount, "a piece header is 16 bytes")
@@ -52,6 +58,12 @@ package struct PieceHeader: Hashable, Sendable {
         let checksum = unsafe bytes.loadUnaligned(fromByteOffset: 12, as: UInt32.self)
             .littleEndian
         let codecNumber = UInt8(truncatingIfNeeded: codecAndReserved)
+        if codecNumber == PieceCodec.breakOff {
+            guard raw == 0, wire == 0, codecAndReserved < 256, checksum == 0 else {
+                throw .pieceHeaderInvalid
+            }
+            return nil
+        }
         guard let codec = PieceCodec(rawValue: codecNumber) else {
             throw .unknownCodec(codecNumber)
         }
@@ -72,12 +84,20 @@ package struct PieceHeader: Hashable, Sendable {
 
     /// Writes the header into the first 16 bytes.
     package func write(into bytes: UnsafeMutableRawBufferPointer) {
-        precondition(bytes.count >= Self.byteCount, "a piece header is 16 bytes")
-        unsafe bytes.storeBytes(of: UInt32(rawBytes).littleEndian, as: UInt32.self)
-        unsafe bytes.storeBytes(
-            of: UInt32(wireBytes).littleEndian, toByteOffset: 4, as: UInt32.self)
-        unsafe bytes.storeBytes(
-            of: UInt32(codec.rawValue).littleEndian, toByteOffset: 8, as: UInt32.self)
-        unsafe bytes.storeBytes(of: checksum.littleEndian, toByteOffset: 12, as: UInt32.self)
+        unsafe Self.write(
+            [UInt32(rawBytes), UInt32(wireBytes), UInt32(codec.rawValue), checksum], into: bytes)
+    }
+
+    /// Writes, in the place of a header, that the payload breaks off here.
+    package static func writeBreakOff(into bytes: UnsafeMutableRawBufferPointer) {
+        unsafe write([0, 0, UInt32(PieceCodec.breakOff), 0], into: bytes)
+    }
+
+    private static func write(_ words: [UInt32], into bytes: UnsafeMutableRawBufferPointer) {
+        precondition(bytes.count >= byteCount, "a piece header is 16 bytes")
+        for index in words.indices {
+            unsafe bytes.storeBytes(
+                of: words[index].littleEndian, toByteOffset: 4 * index, as: UInt32.self)
+        }
     }
 }

@@ -1,51 +1,77 @@
 package import InferenceEngine
+import KVHandOver
 package import ServingTypes
 
 /// The decode side of a worker: promises room, takes KV in, decodes.
 ///
-///     reserve ─▶ reserved ─offer▶ receiving ─end▶ running ─last token▶ gone (room free)
+///     reserve ─▶ reserved ─offer▶ receiving ─whole▶ running ─last token▶ gone (room free)
+///                    │                ▲─refused block─┘  │
 ///                    └──────── cancel, loss, deadline, failure ─────────▲
 ///
-/// Room is counted for prompt and longest output together, so KV is never over-committed.
+/// Room is counted for prompt and longest output together, so KV is never over-committed. KV of
+/// ended sequences is kept as long as nobody needs the room.
 package struct DecodeMachine: Sendable {
-    private enum Stage { case reserved, receiving, running, closing }
+    enum Stage { case reserved, receiving, running, closing }
 
-    private struct Reservation: Sendable {
+    struct Reservation: Sendable {
         let terms: AttemptTerms
         let gateway: LinkID
         let secret: ReservationSecret
         let sequence: SequenceID
         /// Prompt and output of earlier attempts.
         let tokens: [TokenID]
+        /// Leading tokens whose KV was here before.
+        let heldTokens: Int
         let expires: MonotonicTime
         var stage = Stage.reserved
-        var receivedTokens = 0
+        var assembly: KVAssembly
+        /// Who brings the KV, and on which connection it was offered last.
+        var sender: InstanceID?
+        var link: KVLinkID?
+        /// Most tokens in one of its chunks.
+        var chunkTokens = 1
+        /// When that connection was lost; nil while it stands.
+        var lostAt: MonotonicTime?
         var lastProgress: MonotonicTime
-        var sentTokens = 0
+        /// Sampled here so far.
+        var sampled: [TokenID] = []
         /// Sampled by the prefill-worker; sent once more with the first tokens of this worker.
         var firstToken: TokenOutput?
 
         /// Longest the sequence can get.
         var neededTokens: Int { tokens.count + terms.maximumNewTokens }
-        /// Whether the engine knows the sequence.
-        var isInEngine: Bool { receivedTokens > 0 }
+        /// Prompt and output whose KV the engine has: all but the last sampled token.
+        var knownTokens: [TokenID] {
+            tokens + [assembly.end?.firstToken.token].compactMap { $0 } + sampled.dropLast()
+        }
     }
 
-    private let limits: WorkerLimits
-    private var reservations: [AttemptID: Reservation] = [:]
+    let limits: WorkerLimits
+    var reservations: [AttemptID: Reservation] = [:]
     private var attempts: [SequenceID: AttemptID] = [:]
     private var reservedTokens = 0
+    private var kept: KeptSequences
+    var landing: LandingArea
     /// A gateway was turned away since all room was free last; it is called whenever some is freed.
     private var hasRefused = false
     private var isDraining = false
 
-    package init(limits: WorkerLimits) { self.limits = limits }
+    package init(limits: WorkerLimits) {
+        self.limits = limits
+        kept = KeptSequences(limit: limits.keptSequences)
+        landing = LandingArea(
+            capacityBytes: limits.landingBytes, windowBytes: limits.landingWindowBytes)
+    }
 
     package var isEmpty: Bool { reservations.isEmpty }
     package var freeKVBytes: Int {
         (limits.kvCapacityTokens - reservedTokens) * limits.kvBytesPerToken
     }
     package var reservedKVBytes: Int { reservedTokens * limits.kvBytesPerToken }
+    /// Tokens of KV of ended sequences; counts as free.
+    package var keptKVTokens: Int { kept.totalTokens }
+    package var keptSequences: Int { kept.count }
+    package var landedBytes: Int { landing.landedBytes }
     package var runningSequences: Int {
         reservations.values.count { $0.stage == .running }
     }
@@ -81,15 +107,30 @@ package struct DecodeMachine: Sendable {
             hasRefused = true
             return refuse(.noKVRoom)
         }
+        // An answer of one token needs no KV here.
+        let held = terms.maximumNewTokens > 1 ? kept.take(for: tokens) : nil
+        var actions: [WorkerAction] = []
+        while reservedTokens + neededTokens + kept.totalTokens > limits.kvCapacityTokens,
+            let oldest = kept.removeOldest()
+        {
+            actions.append(.cancelSequence(oldest))
+        }
+        if let held {
+            actions.append(.adopt(sequence, from: held.sequence, tokens: held.tokens))
+        }
+        let heldTokens = held?.tokens ?? 0
         reservations[terms.attempt] = Reservation(
             terms: terms, gateway: gateway, secret: secret, sequence: sequence, tokens: tokens,
-            expires: now + terms.deadline, lastProgress: now)
+            heldTokens: heldTokens, expires: now + terms.deadline,
+            assembly: KVAssembly(
+                attempt: terms.attempt, tokens: tokens.count, heldTokens: heldTokens,
+                allowedResends: limits.handOver.resends), lastProgress: now)
         attempts[sequence] = terms.attempt
         reservedTokens += neededTokens
         let granted = ReservationGranted(
             attempt: terms.attempt, secret: secret,
-            kvBytes: neededTokens * limits.kvBytesPerToken)
-        return [.send(.reservationGranted(granted), to: gateway)]
+            kvBytes: neededTokens * limits.kvBytesPerToken, heldTokens: heldTokens)
+        return actions + [.send(.reservationGranted(granted), to: gateway)]
     }
 
     package mutating func cancel(_ attempt: AttemptID) -> [WorkerAction] {
@@ -102,109 +143,10 @@ package struct DecodeMachine: Sendable {
             .flatMap { close($0, transferAnswer: .cancelled) }
     }
 
-    package mutating func drain() { isDraining = true }
-
-    // MARK: Transfer
-
-    /// Checks an offer of KV; nil means that chunks may come.
-    package mutating func offered(
-        _ offer: KVOffer, fingerprint: ModelFingerprint, now: MonotonicTime
-    ) -> KVDone? {
-        guard var reservation = reservations[offer.attempt], reservation.stage == .reserved,
-            reservation.secret == offer.secret
-        else {
-            return KVDone(
-                attempt: offer.attempt, code: .unknownRequest,
-                reason: "there is no such reservation; it was cancelled, used or has ended")
-        }
-        guard offer.fingerprint == fingerprint else {
-            return KVDone(
-                attempt: offer.attempt, code: .model,
-                reason: "the KV is of model \(offer.fingerprint), this worker has \(fingerprint)")
-        }
-        guard offer.tokens == reservation.tokens.count else {
-            return KVDone(
-                attempt: offer.attempt, code: .invalid,
-                reason: "\(offer.tokens) tokens offered, \(reservation.tokens.count) reserved")
-        }
-        reservation.stage = .receiving
-        reservation.lastProgress = now
-        reservations[offer.attempt] = reservation
-        return nil
-    }
-
-    /// Checks a chunk before its payload is read; nil means read it.
-    package func refusal(of chunk: KVChunk) -> KVDone? {
-        guard let reservation = reservations[chunk.attempt], reservation.stage == .receiving else {
-            return KVDone(
-                attempt: chunk.attempt, code: .unknownRequest, reason: "no transfer is open")
-        }
-        guard chunk.tokenStart == reservation.receivedTokens, chunk.tokenCount > 0,
-            chunk.tokenStart + chunk.tokenCount <= reservation.tokens.count
-        else {
-            return KVDone(
-                attempt: chunk.attempt, code: .transfer,
-                reason: "tokens \(chunk.tokenStart)+\(chunk.tokenCount) do not follow "
-                    + "\(reservation.receivedTokens) of \(reservation.tokens.count)")
-        }
-        return nil
-    }
-
-    /// A chunk has arrived whole.
-    ///
-    /// Gives the sequence to import it to; nil if nobody wants it.
-    package mutating func landed(_ chunk: KVChunk, now: MonotonicTime) -> SequenceID? {
-        guard refusal(of: chunk) == nil, let sequence = reservations[chunk.attempt]?.sequence
-        else { return nil }
-        reservations[chunk.attempt]?.receivedTokens += chunk.tokenCount
-        reservations[chunk.attempt]?.lastProgress = now
-        return sequence
-    }
-
-    /// The sender has sent everything.
-    package mutating func ended(_ end: KVEnd, now: MonotonicTime) -> [WorkerAction] {
-        guard var reservation = reservations[end.attempt], reservation.stage == .receiving else {
-            return [
-                .answerTransfer(
-                    KVDone(
-                        attempt: end.attempt, code: .unknownRequest,
-                        reason: "no transfer is open"))
-            ]
-        }
-        guard end.tokens == reservation.tokens.count, reservation.receivedTokens == end.tokens,
-            reservation.terms.maximumNewTokens > 1
-        else {
-            return fail(
-                end.attempt, code: .transfer,
-                reason: "KV of \(reservation.receivedTokens) tokens arrived, "
-                    + "\(reservation.tokens.count) were expected")
-        }
-        reservation.stage = .running
-        reservation.firstToken = end.firstToken
-        reservation.lastProgress = now
-        reservations[end.attempt] = reservation
-        let job = SequenceJob(
-            sequence: reservation.sequence, tokens: reservation.tokens + [end.firstToken.token],
-            outputTokens: reservation.terms.outputTokens + 1,
-            importedTokens: reservation.tokens.count, sampling: reservation.terms.sampling,
-            maximumNewTokens: reservation.terms.maximumNewTokens - 1)
-        return [.answerTransfer(KVDone(attempt: end.attempt)), .run(job)]
-    }
-
-    /// The sender gave up and has told the gateway why, perhaps that the answer is complete.
-    ///
-    /// A failure report from here could overtake its word, so this side only frees the room.
-    package mutating func transferAborted(_ attempt: AttemptID) -> [WorkerAction] {
-        guard reservations[attempt]?.stage == .receiving else { return [] }
-        return close(attempt, transferAnswer: nil)
-    }
-
-    /// The sender's connection is lost.
-    package mutating func transferLost(
-        _ attempt: AttemptID, reason: String
-    ) -> [WorkerAction] {
-        guard reservations[attempt]?.stage == .receiving else { return [] }
-        return fail(attempt, code: .transfer, reason: reason)
+    /// Takes no new work, and keeps nothing for later.
+    package mutating func drain() -> [WorkerAction] {
+        isDraining = true
+        return kept.removeAll().map { .cancelSequence($0) }
     }
 
     // MARK: Engine
@@ -216,21 +158,32 @@ package struct DecodeMachine: Sendable {
             return []
         }
         var tokens = [token]
-        var firstIndex = reservation.terms.outputTokens + 1 + reservation.sentTokens
+        var firstIndex = reservation.terms.outputTokens + 1 + reservation.sampled.count
         if let first = reservation.firstToken {
             tokens.insert(first, at: 0)
             firstIndex -= 1
             reservation.firstToken = nil
         }
-        reservation.sentTokens += 1
+        reservation.sampled.append(token.token)
         let isWanted = reservation.stage == .running
         reservations[attempt] = reservation
         let batch = TokenBatch(
             attempt: attempt, firstIndex: firstIndex, tokens: tokens, finish: finish)
         var actions: [WorkerAction] =
             isWanted ? [.send(.tokenBatch(batch), to: reservation.gateway)] : []
-        if finish != nil { actions += free(attempt) }
+        // What is not wanted any more is already being cancelled, and so freed.
+        if finish != nil { actions += free(attempt) + (isWanted ? keep(reservation) : []) }
         return actions
+    }
+
+    /// Keeps the KV of a sequence that the engine has retained.
+    private mutating func keep(_ reservation: Reservation) -> [WorkerAction] {
+        guard limits.keptSequences > 0 else { return [] }
+        let leaving =
+            isDraining
+            ? [reservation.sequence]
+            : kept.keep(reservation.sequence, tokens: reservation.knownTokens)
+        return leaving.map { .cancelSequence($0) }
     }
 
     package mutating func failed(
@@ -239,17 +192,12 @@ package struct DecodeMachine: Sendable {
         guard let attempt = attempts[sequence], let reservation = reservations[attempt] else {
             return []
         }
-        let isDamaged = if case .blockRefused = error { true } else { false }
         var actions: [WorkerAction] = []
         if reservation.stage != .closing {
-            let failure = RequestFailed(
-                attempt: attempt, code: isDamaged ? .transfer : .engine, reason: "\(error)")
+            let failure = RequestFailed(attempt: attempt, code: .engine, reason: "\(error)")
             actions.append(.send(.requestFailed(failure), to: reservation.gateway))
-            if reservation.stage == .receiving {
-                actions.append(
-                    .answerTransfer(
-                        KVDone(attempt: attempt, code: .transfer, reason: "\(error)")))
-            }
+            let done = KVDone(attempt: attempt, code: .transfer, reason: "\(error)")
+            actions += answer(reservation, .kvDone(done)) + [.dropChunks(attempt)]
         }
         return actions + free(attempt)
     }
@@ -264,38 +212,28 @@ package struct DecodeMachine: Sendable {
     /// The engine can't go on: nothing is in it any more.
     package mutating func engineLost(_ error: EngineError) -> [WorkerAction] {
         isDraining = true
+        _ = kept.removeAll()
         return attemptsInOrder { _ in true }
             .flatMap { attempt in reservations[attempt].map { failed($0.sequence, error) } ?? [] }
     }
 
-    // MARK: Time
-
-    /// Ends what has waited too long; called a few times a second.
-    package mutating func tick(now: MonotonicTime) -> [WorkerAction] {
-        var actions: [WorkerAction] = []
-        for attempt in attemptsInOrder(where: { $0.stage != .closing }) {
-            guard let reservation = reservations[attempt] else { continue }
-            let isStalled =
-                reservation.stage == .receiving
-                && now - reservation.lastProgress >= limits.transferStallDeadline
-            if now >= reservation.expires || isStalled {
-                actions += fail(
-                    attempt, code: .deadline,
-                    reason: isStalled ? "the KV transfer stands still" : "the time is over")
-            }
-        }
-        return actions
-    }
+    package func attempt(of sequence: SequenceID) -> AttemptID? { attempts[sequence] }
 
     // MARK: Helpers
 
     /// Attempts by age, so that equal inputs give equal actions.
-    private func attemptsInOrder(where isWanted: (Reservation) -> Bool) -> [AttemptID] {
+    func attemptsInOrder(where isWanted: (Reservation) -> Bool) -> [AttemptID] {
         reservations.values.filter(isWanted).sorted { $0.sequence.value < $1.sequence.value }
             .map(\.terms.attempt)
     }
 
-    private mutating func fail(
+    /// Sends to whoever brings the KV, if a transfer is open.
+    func answer(_ reservation: Reservation, _ message: ControlMessage) -> [WorkerAction] {
+        guard let link = reservation.link, reservation.lostAt == nil else { return [] }
+        return [.sendKV(message, to: link)]
+    }
+
+    mutating func fail(
         _ attempt: AttemptID, code: FailureCode, reason: String
     ) -> [WorkerAction] {
         guard let reservation = reservations[attempt] else { return [] }
@@ -307,7 +245,7 @@ package struct DecodeMachine: Sendable {
     /// Stops what runs for the attempt; its room is free when the engine has let go.
     ///
     /// - Parameter transferAnswer: the last word on an open transfer; nil if nobody waits for one.
-    private mutating func close(
+    mutating func close(
         _ attempt: AttemptID, transferAnswer: FailureCode?,
         reason: String = "the request was cancelled"
     ) -> [WorkerAction] {
@@ -315,25 +253,37 @@ package struct DecodeMachine: Sendable {
             return []
         }
         var actions: [WorkerAction] = []
-        if reservation.stage == .receiving, let transferAnswer {
-            let answer = KVDone(attempt: attempt, code: transferAnswer, reason: reason)
-            actions.append(.answerTransfer(answer))
+        let isInTransfer = reservation.link != nil && !reservation.assembly.isImported
+        if isInTransfer {
+            if let transferAnswer {
+                let done = KVDone(attempt: attempt, code: transferAnswer, reason: reason)
+                actions += answer(reservation, .kvDone(done))
+            }
+            actions.append(.dropChunks(attempt))
         }
-        guard reservation.isInEngine else { return actions + free(attempt) }
+        guard reservation.assembly.isWithEngine else { return actions + free(attempt) }
         reservations[attempt]?.stage = .closing
         return actions + [.cancelSequence(reservation.sequence)]
+            + answers(landing.close(attempt))
     }
 
-    private mutating func free(_ attempt: AttemptID) -> [WorkerAction] {
+    mutating func free(_ attempt: AttemptID) -> [WorkerAction] {
         guard let reservation = reservations.removeValue(forKey: attempt) else { return [] }
         attempts[reservation.sequence] = nil
         reservedTokens -= reservation.neededTokens
-        var actions: [WorkerAction] = []
+        var actions = answers(landing.close(attempt))
         if hasRefused, !isDraining {
             hasRefused = !reservations.isEmpty
             actions.append(.broadcast(.kvRoomOpen(KVRoomOpen(freeKVBytes: freeKVBytes))))
         }
         if isDraining, reservations.isEmpty { actions.append(.drained) }
         return actions
+    }
+
+    /// Carries credit to the senders it belongs to.
+    func answers(_ credits: [KVCredit]) -> [WorkerAction] {
+        credits.flatMap { credit in
+            reservations[credit.attempt].map { answer($0, .kvCredit(credit)) } ?? []
+        }
     }
 }

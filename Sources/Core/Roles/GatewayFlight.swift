@@ -30,6 +30,8 @@ struct GatewayFlight: Sendable {
     /// The decode-worker that is asked for room, or has promised it.
     var target: InstanceDescription?
     var secret: ReservationSecret?
+    /// Leading tokens whose KV the decode-worker holds already.
+    var heldTokens = 0
     /// Workers not asked until `askAgainAt`.
     var refused: Set<InstanceID> = []
     var askAgainAt: MonotonicTime
@@ -122,6 +124,7 @@ struct GatewayFlight: Sendable {
         stage = .waiting
         target = nil
         secret = nil
+        heldTokens = 0
         refused = avoided
         askAgainAt = now + limits.askAgainInterval
         early = [:]

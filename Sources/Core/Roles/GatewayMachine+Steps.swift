@@ -76,7 +76,8 @@ extension GatewayMachine {
         board.spend(1, of: chosen)
         let offer = PrefillOffer(
             terms: flight.terms(now: now), decodeInstance: target.instance,
-            decodeBulkAddress: target.bulkAddress, secret: secret)
+            decodeBulkAddress: target.bulkAddress, secret: secret,
+            heldTokens: flight.heldTokens)
         return [.send(.prefillOffer(offer), to: chosen, tokens: flight.tokens)]
     }
 
@@ -98,6 +99,7 @@ extension GatewayMachine {
             guard flight.decode == instance else { return nil }
             guard case .reserving = flight.stage else { return [] }
             flight.secret = granted.secret
+            flight.heldTokens = min(granted.heldTokens, flight.tokens.count)
             flight.stage = .holding
             return machine.advance(&flight, now: now)
         }

@@ -18,7 +18,7 @@ package struct PrefillMachine: Sendable {
         /// The engine still holds KV for it.
         var isInEngine = true
         /// The transfer has not reported its end.
-        var isInTransfer = true
+        var isInTransfer: Bool
         /// Nobody wants the result any more; the slot waits until both are free.
         var isAbandoned = false
     }
@@ -52,7 +52,7 @@ package struct PrefillMachine: Sendable {
             return [.send(.prefillRejected(rejected), to: gateway)]
         }
         guard !tokens.isEmpty, terms.maximumNewTokens >= 1, terms.outputTokens < tokens.count,
-            slots[terms.attempt] == nil
+            offer.heldTokens <= tokens.count, slots[terms.attempt] == nil
         else { return reject(.invalid, "the offer's numbers do not fit together") }
         guard !isDraining else { return reject(.draining, "the worker is draining") }
         guard tokens.count + terms.maximumNewTokens <= limits.contextTokens,
@@ -67,20 +67,25 @@ package struct PrefillMachine: Sendable {
             hasRejected = true
             return reject(.busy, "\(slots.count) of \(limits.prefillSlots) slots are taken")
         }
+        // An answer of one token ends here: nobody decodes.
+        let exportsKV = terms.maximumNewTokens > 1
+        let expires = now + terms.deadline
         slots[terms.attempt] = Slot(
             terms: terms, gateway: gateway, sequence: sequence, promptTokens: tokens.count,
-            expires: now + terms.deadline)
+            expires: expires, isInTransfer: exportsKV)
         attempts[sequence] = terms.attempt
-        let job = SequenceJob(
+        var job = SequenceJob(
             sequence: sequence, tokens: tokens, outputTokens: terms.outputTokens,
-            sampling: terms.sampling, maximumNewTokens: 1, exportsKV: true)
+            sampling: terms.sampling, maximumNewTokens: 1, exportsKV: exportsKV)
+        job.exportedFrom = offer.heldTokens
+        let accepted = WorkerAction.send(
+            .prefillAccepted(PrefillAccepted(attempt: terms.attempt)), to: gateway)
+        guard exportsKV else { return [accepted, .run(job)] }
         let plan = TransferPlan(
             attempt: terms.attempt, sequence: sequence, decodeInstance: offer.decodeInstance,
-            address: offer.decodeBulkAddress, secret: offer.secret, tokens: tokens.count)
-        return [
-            .send(.prefillAccepted(PrefillAccepted(attempt: terms.attempt)), to: gateway),
-            .openTransfer(plan), .run(job),
-        ]
+            address: offer.decodeBulkAddress, secret: offer.secret, tokens: tokens.count,
+            heldTokens: offer.heldTokens, expires: expires)
+        return [accepted, .openTransfer(plan), .run(job)]
     }
 
     package mutating func cancel(_ attempt: AttemptID) -> [WorkerAction] {

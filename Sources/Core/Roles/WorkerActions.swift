@@ -1,4 +1,5 @@
 package import InferenceEngine
+package import KVHandOver
 package import ServingTypes
 
 /// What a worker's shell has to do.
@@ -11,6 +12,8 @@ package enum WorkerAction: Sendable, Hashable {
     case run(SequenceJob)
     /// Take the sequence out of the engine; the engine answers when its KV is free.
     case cancelSequence(SequenceID)
+    /// Make the first tokens of a kept sequence the beginning of another.
+    case adopt(SequenceID, from: SequenceID, tokens: Int)
 
     /// Prefill: offer the sequence's KV to the decode-worker.
     case openTransfer(TransferPlan)
@@ -19,8 +22,12 @@ package enum WorkerAction: Sendable, Hashable {
     /// Prefill: give the transfer up; the decode-worker is told.
     case abortTransfer(AttemptID, reason: String)
 
-    /// Decode: the sender of the KV gets this as the last word on its transfer.
-    case answerTransfer(KVDone)
+    /// Decode: send to the prefill-worker on this connection.
+    case sendKV(ControlMessage, to: KVLinkID)
+    /// Decode: give the landed chunks that begin at these tokens to the engine, in this order.
+    case importChunks(SequenceID, AttemptID, tokenStarts: [Int])
+    /// Decode: forget what has landed of the attempt and is not with the engine.
+    case dropChunks(AttemptID)
     /// Nothing is left to do and the worker is draining.
     case drained
 }
@@ -32,12 +39,17 @@ package struct TransferPlan: Sendable, Hashable {
     package var decodeInstance: InstanceID
     package var address: NetworkAddress
     package var secret: ReservationSecret
-    /// Tokens whose KV will be sent.
+    /// Tokens whose KV the sequence will have.
     package var tokens: Int
+    /// Leading tokens that the decode-worker holds already.
+    package var heldTokens: Int
+    /// When the request must have ended.
+    package var expires: MonotonicTime
 
     package init(
         attempt: AttemptID, sequence: SequenceID, decodeInstance: InstanceID,
-        address: NetworkAddress, secret: ReservationSecret, tokens: Int
+        address: NetworkAddress, secret: ReservationSecret, tokens: Int, heldTokens: Int,
+        expires: MonotonicTime
     ) {
         self.attempt = attempt
         self.sequence = sequence
@@ -45,5 +57,7 @@ package struct TransferPlan: Sendable, Hashable {
         self.address = address
         self.secret = secret
         self.tokens = tokens
+        self.heldTokens = heldTokens
+        self.expires = expires
     }
 }

@@ -1,3 +1,5 @@
+package import KVHandOver
+
 /// What one worker can take and every bound of its decisions.
 package struct WorkerLimits: Sendable, Hashable {
     /// Prompts held at once: being computed, or computed with KV that has not left yet.
@@ -9,8 +11,16 @@ package struct WorkerLimits: Sendable, Hashable {
     /// Longest sequence in tokens.
     package var contextTokens: Int
     package var kvBytesPerToken: Int
-    /// Time a transfer may stand still before it is given up.
-    package var transferStallDeadline: Duration = .seconds(30)
+    /// What a chunk of KV takes besides `kvBytesPerToken`: per token, and once.
+    package var chunkOverheadBytesPerToken = 0
+    package var chunkOverheadBytes = 0
+    /// KV that has landed and is not imported, of all transfers together.
+    package var landingBytes = 512 << 20
+    /// The same of one transfer, if its chunks are not larger.
+    package var landingWindowBytes = 64 << 20
+    /// Ended sequences whose KV is kept for the next turn of a conversation.
+    package var keptSequences = 0
+    package var handOver = KVHandOverLimits()
 
     package init(
         prefillSlots: Int, decodeSequences: Int, kvCapacityTokens: Int, contextTokens: Int,
@@ -21,6 +31,11 @@ package struct WorkerLimits: Sendable, Hashable {
         self.kvCapacityTokens = kvCapacityTokens
         self.contextTokens = contextTokens
         self.kvBytesPerToken = kvBytesPerToken
+    }
+
+    /// Most raw bytes of a chunk of so many tokens.
+    package func chunkBytes(tokens: Int) -> Int {
+        tokens * (kvBytesPerToken + chunkOverheadBytesPerToken) + chunkOverheadBytes
     }
 }
 

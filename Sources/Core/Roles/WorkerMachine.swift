@@ -1,4 +1,5 @@
 package import InferenceEngine
+package import KVHandOver
 package import ServingTypes
 
 /// A worker's decisions: the prefill and the decode side over one engine.
@@ -76,9 +77,14 @@ package struct WorkerMachine: Sendable {
 
     // MARK: Engine
 
-    package mutating func engine(_ event: EngineEvent) -> [WorkerAction] {
+    package mutating func engine(
+        _ event: EngineEvent, now: MonotonicTime
+    ) -> [WorkerAction] {
         switch event {
-        case .imported, .exported: []
+        case .exported: []
+        case .imported(let sequence, let tokens): decode.imported(sequence, tokens: tokens)
+        case .blockRefused(let sequence, _, let reason):
+            decode.blockRefused(sequence, reason: reason, now: now)
         case .token(let sequence, let token, let finish):
             prefill.sampled(sequence, token, finish: finish)
                 + decode.sampled(sequence, token, finish: finish)
@@ -100,30 +106,66 @@ package struct WorkerMachine: Sendable {
     }
 
     package mutating func kvOffered(
-        _ offer: KVOffer, fingerprint: ModelFingerprint, now: MonotonicTime
-    ) -> KVDone? {
-        decode.offered(offer, fingerprint: fingerprint, now: now)
+        _ offer: KVOffer, from sender: InstanceID, fingerprint: ModelFingerprint,
+        on link: KVLinkID, now: MonotonicTime
+    ) -> [WorkerAction] {
+        decode.offered(offer, from: sender, fingerprint: fingerprint, on: link, now: now)
     }
 
-    package func kvRefusal(of chunk: KVChunk) -> KVDone? { decode.refusal(of: chunk) }
-
-    package mutating func kvLanded(_ chunk: KVChunk, now: MonotonicTime) -> SequenceID? {
-        decode.landed(chunk, now: now)
+    /// The frame of a chunk has come; says whether to keep its payload.
+    package mutating func kvBegins(
+        _ chunk: ChunkFacts, of attempt: AttemptID, from sender: InstanceID, on link: KVLinkID,
+        now: MonotonicTime
+    ) -> (isWanted: Bool, actions: [WorkerAction]) {
+        decode.begins(chunk, of: attempt, from: sender, on: link, now: now)
     }
 
-    package mutating func kvEnded(_ end: KVEnd, now: MonotonicTime) -> [WorkerAction] {
-        decode.ended(end, now: now)
+    /// The payload of a wanted chunk is here; says whether to keep it.
+    ///
+    /// The shell stores it before it performs the actions.
+    package mutating func kvLanded(
+        _ chunk: ChunkFacts, of attempt: AttemptID, on link: KVLinkID, now: MonotonicTime
+    ) -> (isKept: Bool, actions: [WorkerAction]) {
+        decode.landed(chunk, of: attempt, on: link, now: now)
     }
 
-    /// The connection that brought the KV is lost, or the sender broke the protocol.
-    package mutating func kvLost(_ attempt: AttemptID, reason: String) -> [WorkerAction] {
-        decode.transferLost(attempt, reason: reason)
+    /// The payload of a wanted chunk broke off, or is damaged.
+    package mutating func kvMissed(
+        _ chunk: ChunkFacts, of attempt: AttemptID, on link: KVLinkID, isDamaged: Bool,
+        reason: String, now: MonotonicTime
+    ) -> [WorkerAction] {
+        decode.missed(
+            chunk, of: attempt, on: link, isDamaged: isDamaged, reason: reason, now: now)
+    }
+
+    /// A part of a payload has come.
+    package mutating func kvProgressed(_ attempt: AttemptID, now: MonotonicTime) {
+        decode.progressed(attempt, now: now)
+    }
+
+    package mutating func kvEnded(
+        _ end: KVEnd, from sender: InstanceID, on link: KVLinkID, now: MonotonicTime
+    ) -> [WorkerAction] {
+        decode.ended(end, from: sender, on: link, now: now)
     }
 
     /// The sender gave up by `KVAbort`.
-    package mutating func kvAborted(_ attempt: AttemptID) -> [WorkerAction] {
-        decode.transferAborted(attempt)
+    package mutating func kvAborted(
+        _ attempt: AttemptID, by sender: InstanceID
+    ) -> [WorkerAction] {
+        decode.transferAborted(attempt, by: sender)
     }
+
+    /// A connection that may have brought KV is lost.
+    package mutating func kvLinkLost(_ link: KVLinkID, now: MonotonicTime) -> [WorkerAction] {
+        decode.linkLost(link, now: now)
+    }
+
+    /// KV received here that makes no progress.
+    package func strandedKV(now: MonotonicTime) -> StrandedKV { decode.stranded(now: now) }
+    package var landedKVBytes: Int { decode.landedBytes }
+    package var keptKVTokens: Int { decode.keptKVTokens }
+    package var keptSequences: Int { decode.keptSequences }
 
     // MARK: Time and leaving
 
@@ -135,8 +177,7 @@ package struct WorkerMachine: Sendable {
     package mutating func drain() -> [WorkerAction] {
         isDraining = true
         prefill.drain()
-        decode.drain()
-        return isIdle ? [.drained] : []
+        return decode.drain() + (isIdle ? [.drained] : [])
     }
 
     /// Fails everything; the worker drains, since another process has to take its place.

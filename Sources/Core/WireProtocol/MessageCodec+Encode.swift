@@ -37,6 +37,9 @@ extension MessageCodec {
         case .kvEnd(let form): try unsafe writer.bytes(form)
         case .kvDone(let form): try unsafe writer.bytes(form)
         case .kvAbort(let form): try unsafe writer.bytes(form)
+        case .kvMemory(let form): try unsafe writer.bytes(form)
+        case .kvCredit(let form): try unsafe writer.bytes(form)
+        case .kvResend(let form): try unsafe writer.bytes(form)
         }
     }
 

@@ -32,7 +32,9 @@ package enum MessageCodec {
             .prefillAccepted, .prefillRejected, .slotsOpen, .kvRoomOpen, .tokenBatch,
             .requestFailed, .cancelRequest:
             try unsafe request(reader)
-        case .kvOffer, .kvGrant, .kvChunk, .kvEnd, .kvDone, .kvAbort: try unsafe transfer(reader)
+        case .kvOffer, .kvGrant, .kvChunk, .kvEnd, .kvDone, .kvAbort, .kvMemory, .kvCredit,
+            .kvResend:
+            try unsafe transfer(reader)
         }
     }
 
@@ -122,6 +124,9 @@ package enum MessageCodec {
         case .kvEnd: .kvEnd(try unsafe reader.form(pdserve__wire__kvend__unpack))
         case .kvDone: .kvDone(try unsafe reader.form(pdserve__wire__kvdone__unpack))
         case .kvAbort: .kvAbort(try unsafe reader.form(pdserve__wire__kvabort__unpack))
+        case .kvMemory: .kvMemory(try unsafe reader.form(pdserve__wire__kvmemory_chunk__unpack))
+        case .kvCredit: .kvCredit(try unsafe reader.form(pdserve__wire__kvcredit__unpack))
+        case .kvResend: .kvResend(try unsafe reader.form(pdserve__wire__kvresend__unpack))
         default: preconditionFailure("not a message of a transfer")
         }
     }

@@ -5,6 +5,8 @@ package enum WireLimits {
     package static let identifierBytes = InstanceID.maximumBytes
     /// Longest host name of DNS, or a numeric address.
     package static let hostBytes = 255
+    /// Path of a Unix socket; the system's own limit is near 108.
+    package static let pathBytes = 104
     /// Names of models, devices and products.
     package static let nameBytes = 256
     /// Longer reasons are cut when a message is written: the message matters more.

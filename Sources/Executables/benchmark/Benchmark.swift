@@ -6,7 +6,10 @@ import ServiceStart
 struct Benchmark: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "benchmark",
-        abstract: "Measures what serving costs on this host, with a cluster of its own.",
+        abstract: "Measures what serving costs on this host, with processes of its own.",
         version: Product.version,
-        subcommands: [ServeCommand.self, GatewayCommand.self])
+        subcommands: [
+            ServeCommand.self, GatewayCommand.self, HandOffCommand.self, KVCommand.self,
+            KVReceiverCommand.self,
+        ])
 }

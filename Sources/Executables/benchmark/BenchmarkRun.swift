@@ -17,9 +17,13 @@ struct BenchmarkRun {
     let settings: LocalCluster.Settings
     let json: String?
 
+    /// This program.
+    static var executable: URL {
+        URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
+    }
+
     /// Settings for a cluster beside this executable, in a folder of its own.
     static func clusterSettings(modelPath: String?) -> LocalCluster.Settings {
-        let executable = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
         let folder = FileManager.default.temporaryDirectory
             .appending(path: "pdserve-benchmark-\(ProcessInfo.processInfo.processIdentifier)")
         return LocalCluster.Settings(
@@ -44,10 +48,16 @@ struct BenchmarkRun {
         let found = report()
         showProgress("stopping the cluster")
         await cluster.stop()
-        print(found.text)
-        if let json { try found.json.write(to: URL(fileURLWithPath: json)) }
+        try Self.conclude(outcome, report: found, json: json)
+        try? FileManager.default.removeItem(at: settings.folder)
+    }
+
+    /// Shows what was found; throws unless the measurement is finished.
+    static func conclude(_ outcome: SignalOutcome, report: Report, json: String?) throws {
+        print(report.text)
+        if let json { try report.json.write(to: URL(fileURLWithPath: json)) }
         switch outcome {
-        case .finished: try? FileManager.default.removeItem(at: settings.folder)
+        case .finished: return
         case .interrupted: throw ExitCode(130)
         case .failed(let error): throw error
         }

@@ -1,178 +1,157 @@
-import Foundation
 import InferenceEngine
-import KVTransfer
+import KVCarriers
+import KVHandOver
 import Logging
-import Metrics
 import Roles
 import ServiceRuntime
 import ServingTypes
 import Synchronization
 import Transport
-import WireProtocol
 
-/// Sends KV to decode-workers: one thread and one bulk connection per decode-worker.
+/// Sends KV to decode-workers, each by a destination of its own.
 ///
-/// Calls return at once; the end of each opened transfer is reported exactly once.
+/// Calls return at once. What they end is their result; what ends later goes to `onEnd`, from a
+/// thread of the connection.
 package final class KVSender: Sendable {
-    /// Where transfers go and how the connection is made.
+    /// Where transfers go and how connections are made.
     package struct Settings: Sendable {
         var context: TLSContext
         var hello: Hello
         var fingerprint: ModelFingerprint
+        /// Most tokens in one exported block.
+        var chunkTokens: Int
+        var limits: KVHandOverLimits
+        var pieces: KVPieceWriter.Settings
         var records: BulkRecords
-        /// Rates for the choice of a codec; nil never compresses.
-        var compressionRates: TransferRates?
+        /// Hand memory over to decode-workers on this host.
+        var usesLocalMemory: Bool
+    }
+
+    /// The end of a transfer; `failure` is nil if the decode-worker has everything, or if this
+    /// side gave the transfer up.
+    struct Ended: Sendable {
+        var attempt: AttemptID
+        var failure: KVDone?
+    }
+
+    /// A worker that took another one's address over is another destination.
+    private struct Target: Hashable {
+        var address: NetworkAddress
+        var instance: InstanceID
     }
 
     private struct State {
-        var destinations: [NetworkAddress: KVDestination] = [:]
-        var routes: [AttemptID: NetworkAddress] = [:]
+        var destinations: [Target: KVDestination] = [:]
+        var routes: [AttemptID: KVDestination] = [:]
     }
 
     private let settings: Settings
     private let logger: Logger
-    private let onEnd: @Sendable (AttemptID, KVDone?) -> Void
+    private let onEnd: @Sendable (Ended) -> Void
     private let state = Mutex(State())
 
-    init(
-        settings: Settings, logger: Logger,
-        onEnd: @escaping @Sendable (AttemptID, KVDone?) -> Void
-    ) {
+    init(settings: Settings, logger: Logger, onEnd: @escaping @Sendable (Ended) -> Void) {
         self.settings = settings
         self.logger = logger
         self.onEnd = onEnd
     }
 
-    func open(_ plan: TransferPlan) {
-        state.withLock { state in
-            state.routes[plan.attempt] = plan.address
-            destination(plan.address, &state).add(.open(plan))
+    func open(_ plan: TransferPlan) -> [Ended] {
+        let destination = state.withLock { state -> KVDestination? in
+            let found = self.destination(plan, &state)
+            state.routes[plan.attempt] = found
+            return found
         }
+        guard let destination else {
+            let failure = KVDone(
+                attempt: plan.attempt, code: .busy,
+                reason: "KV goes to \(WorkerTransferLimits.maximumDestinations) workers already")
+            return [Ended(attempt: plan.attempt, failure: failure)]
+        }
+        let sending = SendingPlan(
+            attempt: plan.attempt, secret: plan.secret, fingerprint: settings.fingerprint,
+            tokens: plan.tokens, startToken: plan.heldTokens, chunkTokens: settings.chunkTokens,
+            expires: plan.expires)
+        return forget(destination.change { $0.open(sending, now: ProcessClock.now()) })
     }
 
-    func send(_ block: KVBlock, of attempt: AttemptID) { route(attempt, .block(attempt, block)) }
+    func send(_ block: KVBlock, of attempt: AttemptID) -> [Ended] {
+        forget(route(attempt)?.export(block, of: attempt) ?? [])
+    }
 
-    func end(_ end: KVEnd) { route(end.attempt, .end(end)) }
+    func end(_ end: KVEnd) -> [Ended] {
+        change(end.attempt) { $0.finish(end, now: ProcessClock.now()) }
+    }
 
-    func abort(_ attempt: AttemptID, reason: String) { route(attempt, .abort(attempt, reason)) }
+    func abort(_ attempt: AttemptID, reason: String) -> [Ended] {
+        change(attempt) { $0.abort(attempt, reason: reason, now: ProcessClock.now()) }
+    }
 
-    /// Blocks that wait for their connection.
-    var waitingJobs: Int {
-        state.withLock { $0.destinations.values.reduce(0) { $0 + $1.waitingJobs } }
+    /// Ends what stands still; called a few times a second.
+    func tick() -> [Ended] {
+        let now = ProcessClock.now()
+        return forget(destinations.flatMap { $0.change { $0.tick(now: now) } })
     }
 
     func shutdown() {
-        state.withLock { state in
-            for destination in state.destinations.values { destination.stop() }
+        let now = ProcessClock.now()
+        for destination in destinations {
+            _ = destination.change { $0.shutDown(reason: "the worker is shutting down", now: now) }
+            destination.stop()
         }
     }
 
-    private func route(_ attempt: AttemptID, _ job: KVDestination.Job) {
-        state.withLock { state in
-            guard let address = state.routes[attempt] else { return }
-            destination(address, &state).add(job)
-        }
+    /// Raw bytes kept until their receivers have imported them.
+    var heldBytes: Int { destinations.reduce(0) { $0 + $1.heldBytes } }
+
+    func isOpen(_ attempt: AttemptID) -> Bool { route(attempt) != nil }
+
+    func stranded(now: MonotonicTime) -> [StrandedKV] {
+        destinations.map { $0.stranded(now: now) }
     }
 
-    private func destination(_ address: NetworkAddress, _ state: inout State) -> KVDestination {
-        if let known = state.destinations[address], !known.isStopped { return known }
-        if state.destinations.count >= WorkerTransferLimits.maximumDestinations,
-            let idle = state.destinations.first(where: { $0.value.waitingJobs == 0 })
-        {
+    // MARK: Helpers
+
+    private var destinations: [KVDestination] {
+        state.withLock { Array($0.destinations.values) }
+    }
+
+    private func route(_ attempt: AttemptID) -> KVDestination? {
+        state.withLock { $0.routes[attempt] }
+    }
+
+    private func change(
+        _ attempt: AttemptID, _ event: (inout KVSendMachine) -> [KVSendMachine.Action]
+    ) -> [Ended] {
+        guard let destination = route(attempt) else { return [] }
+        return forget(destination.change(event))
+    }
+
+    /// Takes ended transfers off the books.
+    private func forget(_ ended: [Ended]) -> [Ended] {
+        guard !ended.isEmpty else { return [] }
+        state.withLock { state in for end in ended { state.routes[end.attempt] = nil } }
+        return ended
+    }
+
+    private func destination(_ plan: TransferPlan, _ state: inout State) -> KVDestination? {
+        let target = Target(address: plan.address, instance: plan.decodeInstance)
+        if let known = state.destinations[target] { return known }
+        if state.destinations.count >= WorkerTransferLimits.maximumDestinations {
+            guard let idle = state.destinations.first(where: { $0.value.isIdle }) else {
+                return nil
+            }
             idle.value.stop()
             state.destinations[idle.key] = nil
         }
-        let new = KVDestination(address: address, settings: settings, logger: logger) {
-            [weak self] attempt, failure in
-            self?.ended(attempt, failure)
+        let new = KVDestination(
+            address: plan.address, instance: plan.decodeInstance, settings: settings,
+            logger: logger
+        ) { [weak self] ended in
+            guard let self else { return }
+            for end in self.forget(ended) { self.onEnd(end) }
         }
-        state.destinations[address] = new
-        new.start()
+        state.destinations[target] = new
         return new
-    }
-
-    private func ended(_ attempt: AttemptID, _ failure: KVDone?) {
-        let isKnown = state.withLock { $0.routes.removeValue(forKey: attempt) != nil }
-        if isKnown { onEnd(attempt, failure) }
-    }
-}
-
-/// The thread that serves one decode-worker.
-final class KVDestination: Sendable {
-    enum Job: Sendable {
-        case open(TransferPlan)
-        case block(AttemptID, KVBlock)
-        case end(KVEnd)
-        case abort(AttemptID, String)
-        case stop
-    }
-
-    private let address: NetworkAddress
-    private let settings: KVSender.Settings
-    private let logger: Logger
-    private let onEnd: @Sendable (AttemptID, KVDone?) -> Void
-    private let jobs = WorkQueue<Job>()
-    private let stopped = Mutex(false)
-
-    init(
-        address: NetworkAddress, settings: KVSender.Settings, logger: Logger,
-        onEnd: @escaping @Sendable (AttemptID, KVDone?) -> Void
-    ) {
-        self.address = address
-        self.settings = settings
-        self.logger = logger
-        self.onEnd = onEnd
-    }
-
-    var waitingJobs: Int { jobs.count }
-    var isStopped: Bool { stopped.withLock { $0 } }
-
-    func add(_ job: Job) { jobs.add(job) }
-
-    func stop() {
-        stopped.withLock { $0 = true }
-        jobs.add(.stop)
-    }
-
-    func start() {
-        let thread = Thread { self.run() }
-        thread.name = "kv-sender"
-        thread.start()
-    }
-
-    private func failAll() {
-        while case .some(let job) = jobs.next(within: .seconds(60)) {
-            guard case .open(let plan) = job else { continue }
-            onEnd(
-                plan.attempt,
-                KVDone(attempt: plan.attempt, code: .transfer, reason: "no memory to send KV"))
-        }
-        stopped.withLock { $0 = true }
-    }
-
-    private func run() {
-        guard
-            var carrier = try? KVCarrier(
-                address: address, settings: settings, logger: logger, onEnd: onEnd)
-        else {
-            // Without memory for a codec nothing can be sent; each transfer hears of it.
-            return failAll()
-        }
-        let idle = WorkerTransferLimits.idleDeadline
-        while true {
-            guard let job = jobs.next(within: .milliseconds(Int(idle.milliseconds))) else {
-                carrier.closeIfIdle()
-                continue
-            }
-            switch job {
-            case .open(let plan): carrier.open(plan)
-            case .block(let attempt, let block): carrier.send(block, of: attempt)
-            case .end(let end): carrier.end(end)
-            case .abort(let attempt, let reason): carrier.abort(attempt, reason: reason)
-            case .stop:
-                carrier.close(reason: "the worker is shutting down")
-                return
-            }
-        }
     }
 }

@@ -1,5 +1,6 @@
 import Foundation
 import InferenceEngine
+import KVCarriers
 import KVTransfer
 import LlamaEngine
 import Logging
@@ -30,7 +31,7 @@ package enum WorkerMain {
             allowedRoles: [.gateway, .healthAgent, .administrator], logger: logger)
         let bulk = try BulkListener(
             address: settings.bulkListen, context: context, hello: hello,
-            allowedRoles: [.prefillWorker], records: settings.kvRecords, logger: logger)
+            allowedRoles: [.prefillWorker], records: settings.transfers.records, logger: logger)
         let control = try await listener.start()
         let bulkAddress = try bulk.start { relay.serve($0, logger: logger) }
         let description = description(
@@ -40,10 +41,13 @@ package enum WorkerMain {
         let worker = WorkerService(
             description: description, limits: limits(settings, engineFacts), engine: engine,
             relay: relay, listener: listener, scheduler: scheduler, bulk: bulk,
+            local: settings.common.role == .decodeWorker
+                ? settings.transfers.localListener(of: hello.instance, logger: logger) : nil,
             sender: KVSender.Settings(
                 context: context, hello: hello, fingerprint: engineFacts.fingerprint,
-                records: settings.kvRecords,
-                compressionRates: settings.compression ? try CodecSelfTest.run() : nil),
+                chunkTokens: engineFacts.microBatchTokens, limits: settings.transfers.handOver,
+                pieces: try pieces(settings), records: settings.transfers.records,
+                usesLocalMemory: settings.transfers.localDirectory != nil),
             drainDeadline: runtime.settings.shutdownLimit, logger: logger)
         let admin = Administration(common, runtime) { worker.complaint }
         logger.notice(
@@ -56,6 +60,17 @@ package enum WorkerMain {
             worker, admin.endpoint,
             Announcer(common, control: control, bulk: bulkAddress, admin: admin.endpoint),
         ]
+    }
+
+    private static func pieces(
+        _ settings: WorkerSettings
+    ) throws -> KVPieceWriter.Settings {
+        let sends = settings.common.role == .prefillWorker && settings.transfers.compression != .off
+        let codec = settings.kvType.codec
+        return KVPieceWriter.Settings(
+            compression: settings.transfers.compression, codec: codec,
+            rates: sends ? try CodecSelfTest.run(codec) : nil,
+            checksumsRaw: settings.transfers.checksums)
     }
 
     private static func makeEngine(
@@ -73,11 +88,34 @@ package enum WorkerMain {
             engine.threads = settings.threads
             engine.contextTokens = settings.contextTokens > 0 ? settings.contextTokens : nil
             engine.kvCapacityTokens = settings.kvTokens
-            engine.maximumSequences = max(1, settings.decodeSequences, settings.prefillSlots)
+            engine.maximumSequences = settings.engineSequences
+            engine.kvMemory = settings.exportMemory
             engine.microBatchTokens = max(settings.microBatchTokens, engine.maximumSequences)
+            engine.finalRunTokens = min(settings.finalRunTokens, engine.microBatchTokens)
             engine.gpuLayers = settings.gpuLayers
-            engine.kvType = settings.kvType == .q8 ? .q8_0 : .f16
-            return try LlamaEngine(settings: engine) { relay.engineEvent($0) }
+            engine.kvType = kvType(settings.kvType)
+            engine.windowKV = settings.windowKV == .full ? .full : .window
+            let llama = try LlamaEngine(settings: engine) { relay.engineEvent($0) }
+            if let use = llama.windowUse {
+                logger.notice(
+                    "the model has layers with a sliding window",
+                    metadata: [
+                        "window-tokens": "\(use.windowTokens)",
+                        "bytes-per-token": "\(use.bytesPerToken)",
+                        "window-kv": "\(settings.windowKV)",
+                        "bytes-if-full": "\(use.fullBytes)",
+                        "bytes-if-window": "\(use.neededBytes)",
+                    ])
+            }
+            return llama
+        }
+    }
+
+    private static func kvType(_ type: WorkerSettings.KVType) -> LlamaEngine.KVType {
+        switch type {
+        case .f16: .f16
+        case .bf16: .bf16
+        case .q8: .q8_0
         }
     }
 
@@ -86,18 +124,26 @@ package enum WorkerMain {
         let speed = settings.simulatedSpeed
         engine = speed > 0 ? engine.accelerated(by: speed) : .instant
         engine.kvCapacityTokens = settings.kvTokens
-        engine.maximumSequences = max(1, settings.decodeSequences, settings.prefillSlots)
+        engine.maximumSequences = settings.engineSequences
+        engine.kvMemory = settings.exportMemory
         engine.microBatchTokens = max(settings.microBatchTokens, engine.maximumSequences)
+        engine.finalRunTokens = min(settings.finalRunTokens, engine.microBatchTokens)
         return engine
     }
 
     private static func limits(
         _ settings: WorkerSettings, _ engine: EngineDescription
     ) -> WorkerLimits {
-        WorkerLimits(
+        var limits = WorkerLimits(
             prefillSlots: settings.prefillSlots, decodeSequences: settings.decodeSequences,
             kvCapacityTokens: engine.kvCapacityTokens, contextTokens: engine.contextTokens,
             kvBytesPerToken: engine.kvBytesPerToken)
+        limits.chunkOverheadBytesPerToken = engine.blockOverheadBytesPerToken
+        limits.chunkOverheadBytes = engine.blockOverheadBytes
+        limits.landingBytes = max(1, settings.transfers.landingMiB) << 20
+        limits.keptSequences = settings.transfers.keptSequences
+        limits.handOver = settings.transfers.handOver
+        return limits
     }
 
     private static func description(

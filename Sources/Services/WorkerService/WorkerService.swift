@@ -1,5 +1,5 @@
-import Foundation
 package import InferenceEngine
+import KVHandOver
 package import Logging
 import Metrics
 package import Roles
@@ -7,6 +7,7 @@ import ServiceLifecycle
 import ServiceRuntime
 import ServiceStart
 package import ServingTypes
+package import SharedMemory
 import Synchronization
 package import Transport
 import WireProtocol
@@ -17,30 +18,35 @@ import WireProtocol
 /// is a non-blocking hand-over, so the lock is held for microseconds and orders decisions and
 /// what follows from them.
 package final class WorkerService: Service {
-    private struct State {
+    struct State {
         var machine: WorkerMachine
         var gateways: [LinkID: ControlSession] = [:]
         var scheduler: ControlSession?
         /// Who else serves, by the scheduler's last word.
         var view = GroupView.empty
         var links: UInt64 = 0
-        /// Last words on transfers that the running call caused; taken by the bulk thread.
-        var transferAnswers: [KVDone] = []
+        /// Connections that bring KV.
+        var inbound: [KVLinkID: KVInbound] = [:]
+        /// KV that is here and not with the engine, by its first token.
+        var landed: [AttemptID: [Int: KVBlock]] = [:]
+        var engineMetrics = EngineMetrics()
         var isDrained = false
         var lost: EngineError?
     }
 
-    private let description: InstanceDescription
-    private let engine: any InferenceEngine
+    let description: InstanceDescription
+    let engine: any InferenceEngine
     private let listener: ControlListener
     private let scheduler: ControlClient
     private let bulk: BulkListener
-    private let buffers = KVBufferPool(
+    let buffers = KVBufferPool(
         maximumKeptBytes: WorkerTransferLimits.pooledBufferBytes)
     private let drainDeadline: Duration
-    private let logger: Logger
-    private let state: Mutex<State>
-    private let sender: KVSender
+    let logger: Logger
+    let state: Mutex<State>
+    let sender: KVSender
+    /// Where workers of this host hand memory over; nil if none is taken.
+    let local: LocalListener?
     private let relay: WorkerRelay
 
     /// - Parameters:
@@ -48,7 +54,8 @@ package final class WorkerService: Service {
     package init(
         description: InstanceDescription, limits: WorkerLimits, engine: any InferenceEngine,
         relay: WorkerRelay, listener: ControlListener, scheduler: ControlClient,
-        bulk: BulkListener, sender: KVSender.Settings, drainDeadline: Duration, logger: Logger
+        bulk: BulkListener, local: LocalListener?, sender: KVSender.Settings,
+        drainDeadline: Duration, logger: Logger
     ) {
         self.description = description
         self.engine = engine
@@ -56,11 +63,12 @@ package final class WorkerService: Service {
         self.listener = listener
         self.scheduler = scheduler
         self.bulk = bulk
+        self.local = local
         self.drainDeadline = drainDeadline
         self.logger = logger
         state = Mutex(State(machine: WorkerMachine(role: description.role, limits: limits)))
-        self.sender = KVSender(settings: sender, logger: logger) { [relay] attempt, failure in
-            relay.service?.transferEnded(attempt, failure)
+        self.sender = KVSender(settings: sender, logger: logger) { [relay] ended in
+            relay.service?.transferEnded(ended)
         }
         relay.connect(self)
     }
@@ -110,7 +118,8 @@ package final class WorkerService: Service {
             try await Task.sleep(for: .milliseconds(100))
             let now = ProcessClock.now()
             handle { $0.tick(now: now) }
-            record(status)
+            for ended in sender.tick() { transferEnded(ended) }
+            record(status, now: now)
             let (isDrained, lost) = state.withLock { ($0.isDrained, $0.lost) }
             if let lost { throw lost }
             if isDrained { return leave() }
@@ -139,6 +148,7 @@ package final class WorkerService: Service {
     private func stop() async {
         sender.shutdown()
         bulk.stop()
+        local?.stop()
         await engine.shutdown()
     }
 
@@ -220,139 +230,103 @@ package final class WorkerService: Service {
         switch event {
         case .exported(let sequence, let block):
             let attempt = state.withLock { $0.machine.exportingAttempt(sequence) }
-            if let attempt { sender.send(block, of: attempt) }
+            guard let attempt else { return }
+            for ended in sender.send(block, of: attempt) { transferEnded(ended) }
+        case .blockRefused(let sequence, _, let reason):
+            KVMetrics.damaged()
+            logger.warning(
+                "a block of KV is refused",
+                metadata: ["sequence": "\(sequence.value)", "reason": "\(reason)"])
+            handle { $0.engine(event, now: ProcessClock.now()) }
         case .engineLost(let error):
             logger.critical("the engine is lost", metadata: ["reason": "\(error)"])
-            handle { $0.engine(event) }
+            handle { $0.engine(event, now: ProcessClock.now()) }
             state.withLock { $0.lost = error }
         default:
-            handle { $0.engine(event) }
+            handle { $0.engine(event, now: ProcessClock.now()) }
         }
     }
 
-    private func transferEnded(_ attempt: AttemptID, _ failure: KVDone?) {
-        if let failure {
+    private func transferEnded(_ ended: KVSender.Ended) {
+        state.withLock { transferEnded(ended, &$0) }
+    }
+
+    private func transferEnded(_ ended: KVSender.Ended, _ state: inout State) {
+        if let failure = ended.failure {
             // A request that has ended elsewhere is no fault.
             let isFault = failure.code != .cancelled && failure.code != .unknownRequest
             logger.log(
                 level: isFault ? .warning : .debug, "a KV transfer ended early",
-                metadata: ["request": "\(attempt)", "reason": "\(failure.reason)"])
+                metadata: ["request": "\(ended.attempt)", "reason": "\(failure.reason)"])
         }
-        handle { $0.transferEnded(attempt, failure: failure) }
-    }
-
-    func kvOffered(_ offer: KVOffer) -> KVDone? {
-        state.withLock {
-            $0.machine.kvOffered(
-                offer, fingerprint: description.fingerprint, now: ProcessClock.now())
+        for action in state.machine.transferEnded(ended.attempt, failure: ended.failure) {
+            perform(action, &state)
         }
     }
-
-    func kvRefusal(of chunk: KVChunk) -> KVDone? {
-        state.withLock { $0.machine.kvRefusal(of: chunk) }
-    }
-
-    func kvBuffer(for chunk: KVChunk) -> KVBuffer {
-        buffers.buffer(
-            capacityBytes: engine.description.maximumBlockBytes(tokens: chunk.tokenCount))
-    }
-
-    var maximumChunkBytes: Int {
-        engine.description.maximumBlockBytes(tokens: description.contextTokens)
-    }
-
-    /// Gives the block to the engine if its request still wants it.
-    func kvLanded(_ chunk: KVChunk, _ buffer: KVBuffer) {
-        state.withLock { state in
-            guard let sequence = state.machine.kvLanded(chunk, now: ProcessClock.now()) else {
-                return
-            }
-            let block = KVBlock(
-                tokenStart: chunk.tokenStart, tokenCount: chunk.tokenCount, bytes: buffer)
-            engine.submit(.importKV(sequence, block))
-        }
-    }
-
-    /// Gives the last word on the transfer.
-    func kvEnded(_ end: KVEnd) -> KVDone {
-        let answers = handle { $0.kvEnded(end, now: ProcessClock.now()) }
-        return answers.last { $0.attempt == end.attempt }
-            ?? KVDone(attempt: end.attempt, code: .unknownRequest, reason: "no transfer is open")
-    }
-
-    func kvLost(_ attempt: AttemptID, reason: String) {
-        handle { $0.kvLost(attempt, reason: reason) }
-    }
-
-    /// The sender gave the transfer up, and tells the gateway why itself.
-    func kvAborted(_ attempt: AttemptID) { handle { $0.kvAborted(attempt) } }
 
     // MARK: Actions
 
-    @discardableResult
-    private func handle(_ event: (inout WorkerMachine) -> [WorkerAction]) -> [KVDone] {
+    func handle(_ event: (inout WorkerMachine) -> [WorkerAction]) {
         state.withLock { state in
             for action in event(&state.machine) { perform(action, &state) }
-            defer { state.transferAnswers = [] }
-            return state.transferAnswers
         }
     }
 
-    private func perform(_ action: WorkerAction, _ state: inout State) {
+    func perform(_ action: WorkerAction, _ state: inout State) {
         switch action {
         case .send(let message, let link): state.gateways[link]?.post(message)
         case .broadcast(let message):
             for session in state.gateways.values { session.post(message) }
         case .run(let job): engine.submit(.run(job))
         case .cancelSequence(let sequence): engine.submit(.cancel(sequence))
-        case .openTransfer(let plan): sender.open(plan)
-        case .endTransfer(let end): sender.end(end)
-        case .abortTransfer(let attempt, let reason): sender.abort(attempt, reason: reason)
-        // Sent by the bulk thread that asked; a sender that did not ask learns it with its next
-        // chunk, or from its gateway.
-        case .answerTransfer(let done): state.transferAnswers.append(done)
+        case .adopt(let new, let old, let tokens):
+            engine.submit(.adopt(new, from: old, tokens: tokens))
+        case .openTransfer(let plan): follow(sender.open(plan), &state)
+        case .endTransfer(let end): follow(sender.end(end), &state)
+        case .abortTransfer(let attempt, let reason):
+            follow(sender.abort(attempt, reason: reason), &state)
+        case .sendKV(let message, let link): post(message, to: link, &state)
+        case .importChunks(let sequence, let attempt, let starts):
+            for start in starts {
+                guard let block = state.landed[attempt]?.removeValue(forKey: start) else {
+                    preconditionFailure("a chunk is imported that is not here")
+                }
+                engine.submit(.importKV(sequence, block))
+            }
+            if state.landed[attempt]?.isEmpty == true { state.landed[attempt] = nil }
+        case .dropChunks(let attempt): state.landed[attempt] = nil
         case .drained: state.isDrained = true
         }
     }
 
-    private func record(_ status: InstanceStatus) {
+    /// Takes in what ended at once.
+    private func follow(_ ended: [KVSender.Ended], _ state: inout State) {
+        for end in ended { transferEnded(end, &state) }
+    }
+
+    private func record(_ status: InstanceStatus, now: MonotonicTime) {
         let role = description.role == .prefillWorker ? "prefill" : "decode"
-        let view = state.withLock { $0.view }
+        let progress = engine.progress
+        let (view, landed, kept, keptTokens, stranded) = state.withLock { state in
+            state.engineMetrics.record(progress, of: description.role)
+            return (
+                state.view, state.machine.landedKVBytes, state.machine.keptSequences,
+                state.machine.keptKVTokens, state.machine.strandedKV(now: now)
+            )
+        }
         Gauge(label: "\(role)_group_members").record(view.members.count)
         Gauge(label: "\(role)_free_slots").record(status.freePrefillSlots)
         Gauge(label: "\(role)_running_sequences").record(status.runningSequences)
         Gauge(label: "\(role)_kv_free_bytes").record(status.freeKVBytes)
         Gauge(label: "\(role)_kv_reserved_bytes").record(status.reservedKVBytes)
         Gauge(label: "\(role)_engine_steps").record(Int64(clamping: status.engineSteps))
-        Gauge(label: "\(role)_engine_kv_used_tokens").record(engine.progress.usedKVTokens)
-        Gauge(label: "\(role)_engine_open_sequences").record(engine.progress.openSequences)
-        Gauge(label: "\(role)_transfer_waiting_jobs").record(sender.waitingJobs)
-    }
-}
-
-/// Carries engine events to the service, which is made after the engine.
-package final class WorkerRelay: Sendable {
-    private let target = Mutex<Weak>(Weak())
-
-    private struct Weak { weak var service: WorkerService? }
-
-    package init() {}
-
-    package func engineEvent(_ event: EngineEvent) { service?.engineEvent(event) }
-
-    /// Serves one bulk connection on its own thread until it ends.
-    func serve(_ connection: BulkConnection, logger: Logger) {
-        guard let service else { return }
-        do {
-            var receiver = try KVReceiver(
-                service: service, connection: connection, logger: logger)
-            receiver.run()
-        } catch {
-            logger.error("KV can't be received", metadata: ["reason": "\(error)"])
+        Gauge(label: "\(role)_engine_kv_used_tokens").record(progress.usedKVTokens)
+        Gauge(label: "\(role)_engine_open_sequences").record(progress.openSequences)
+        if description.role == .prefillWorker {
+            KVMetrics.held(bytes: sender.heldBytes, stranded: sender.stranded(now: now))
+        } else {
+            KVMetrics.landed(
+                bytes: landed, kept: kept, keptTokens: keptTokens, stranded: stranded)
         }
     }
-
-    var service: WorkerService? { target.withLock { $0.service } }
-
-    func connect(_ service: WorkerService) { target.withLock { $0.service = service } }
 }

@@ -1,10 +1,19 @@
+import KVHandOver
 import Roles
 import ServingTypes
 
 /// What one simulated cluster is made of and what happens to it; drawn from a seed.
 package struct ClusterPlan: Sendable, Hashable {
     /// How much goes wrong.
-    package enum Weather: Int, Sendable, CaseIterable { case calm, windy, stormy }
+    package enum Weather: Int, Sendable, CaseIterable {
+        case calm
+        /// KV is damaged and its connections are cut, each transfer once: nothing starts again.
+        case showers
+        case windy, stormy
+
+        /// Nothing goes wrong that a request would notice.
+        var isHarmless: Bool { self == .calm || self == .showers }
+    }
 
     package var seed: UInt64
     package var weather: Weather
@@ -17,6 +26,13 @@ package struct ClusterPlan: Sendable, Hashable {
     package var kvCapacityTokens: Int
     package var contextTokens: Int
     package var microBatchTokens: Int
+    /// Ended sequences whose KV a decode-worker keeps.
+    package var keptSequences: Int
+    /// KV connections of a prefill-worker to a decode-worker.
+    package var connections: Int
+    /// Largest chunks that a decode-worker's landing area holds, and one transfer's part of it.
+    package var landingChunks: Int
+    package var windowChunks: Int
     /// Time of the engine compared with the fastest.
     package var engineSlowness: Int
     /// Longest time a crashed process takes to come back.
@@ -27,14 +43,16 @@ package struct ClusterPlan: Sendable, Hashable {
     package var maximumRequests: Int
     /// Part of the clients that leave before the end.
     package var leavingClients: Double
-    /// Last words on cancelled transfers are sent at once, not with the next chunk.
-    package var answersTransfersAtOnce: Bool
+    /// Part of the clients that ask again after an answer, with all that was said before.
+    package var talkingClients: Double
+    /// Tokens with which all prompts begin.
+    package var commonTokens: Int
 
     package init(seed: UInt64) {
         var generator = SeededGenerator(seed: seed &* 0x2545_F491_4F6C_DD1D &+ 1)
         func draw(_ range: ClosedRange<Int>) -> Int { .random(in: range, using: &generator) }
         self.seed = seed
-        weather = Weather(rawValue: min(2, draw(0...4) / 2)) ?? .calm
+        weather = Weather(rawValue: draw(0...6) / 2) ?? .calm
         gateways = draw(1...3)
         prefillWorkers = draw(1...4)
         decodeWorkers = draw(1...4)
@@ -50,7 +68,12 @@ package struct ClusterPlan: Sendable, Hashable {
         arrivals = .milliseconds(draw(100...5000))
         maximumRequests = draw(0...5) == 0 ? draw(2...8) : 4096
         leavingClients = draw(0...2) == 0 ? Double(draw(5...60)) / 100 : 0
-        answersTransfersAtOnce = draw(0...1) == 0
+        talkingClients = draw(0...2) == 0 ? 0 : Double(draw(10...80)) / 100
+        commonTokens = draw(0...2) == 0 ? draw(10...30) : 0
+        keptSequences = draw(0...1) == 0 ? 0 : draw(1...4)
+        connections = draw(0...1) == 0 ? 1 : draw(2...3)
+        landingChunks = draw(0...1) == 0 ? draw(1...3) : draw(4...20)
+        windowChunks = draw(1...4)
     }
 
     /// Shorter than in service, so that little virtual time covers them.
@@ -70,7 +93,22 @@ package struct ClusterPlan: Sendable, Hashable {
             prefillSlots: prefillSlots, decodeSequences: decodeSequences,
             kvCapacityTokens: kvCapacityTokens, contextTokens: contextTokens,
             kvBytesPerToken: 16)
-        limits.transferStallDeadline = .seconds(3)
+        limits.chunkOverheadBytes = 5
+        let chunkBytes = limits.chunkBytes(tokens: microBatchTokens)
+        limits.landingBytes = landingChunks * chunkBytes
+        limits.landingWindowBytes = windowChunks * chunkBytes
+        limits.keptSequences = keptSequences
+        limits.handOver = handOverLimits
+        return limits
+    }
+
+    var handOverLimits: KVHandOverLimits {
+        var limits = KVHandOverLimits()
+        limits.connections = connections
+        // A small landing area is no fault, however long transfers wait for it.
+        limits.stallDeadline = weather.isHarmless ? .seconds(30) : .seconds(3)
+        limits.resumeDeadline = .seconds(1)
+        limits.idleDeadline = .seconds(1)
         return limits
     }
 

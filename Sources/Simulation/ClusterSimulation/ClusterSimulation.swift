@@ -1,4 +1,5 @@
 import InferenceEngine
+import KVHandOver
 import Roles
 import ServingTypes
 
@@ -21,6 +22,10 @@ package final class ClusterSimulation {
     private var linkCount: UInt64 = 0
     private var requests: [RequestID: SimulatedRequest] = [:]
     private var isStormOver = false
+    /// Attempts whose KV was damaged in showers.
+    private var damaged: Set<AttemptID> = []
+    /// Tokens with which all prompts begin.
+    private var common: [TokenID] = []
     private var idleLooks = 0
     /// When a request was open last.
     private var lastOpen: Int64 = 0
@@ -45,7 +50,7 @@ package final class ClusterSimulation {
             after(randomDuration(upTo: .milliseconds(300))) { process.start() }
         }
         for number in 1...UInt64(plan.requests) { schedule(request: number) }
-        if plan.weather != .calm { scheduleFaults() }
+        if !plan.weather.isHarmless { scheduleFaults() }
         after(.seconds(2)) { [unowned self] in checkIdleness() }
         let stormEnd = plan.arrivals + .seconds(4)
         after(stormEnd) { [unowned self] in endStorm() }
@@ -70,6 +75,7 @@ package final class ClusterSimulation {
     // MARK: Building
 
     private func build() {
+        common = plan.commonTokens == 0 ? [] : randomTokens(plan.commonTokens...plan.commonTokens)
         for number in 1...plan.gateways {
             gateways.append(SimulatedGateway("gateway-\(number)", plan: plan, cluster: self))
         }
@@ -94,23 +100,45 @@ package final class ClusterSimulation {
     }
 
     private func schedule(request number: UInt64) {
-        let id = RequestID(high: 0, low: number)
-        let length = random(1...60)
-        let prompt = (0..<length).map { _ in TokenID(random(1...30_000)) }
+        let prompt = common + randomTokens(1...60)
+        let gateway = gateways[random(0...gateways.count - 1)]
+        let job = job(RequestID(high: 0, low: number), prompt)
+        after(randomDuration(upTo: plan.arrivals)) { [unowned self] in submit(job, to: gateway) }
+    }
+
+    private func job(_ id: RequestID, _ prompt: [TokenID]) -> GenerationJob {
         var sampling = SamplingParameters()
         sampling.seed = UInt64(random(0...1_000_000))
-        let job = GenerationJob(
+        return GenerationJob(
             request: id, modelName: "model", promptTokens: prompt,
             maximumNewTokens: random(1...32), sampling: sampling)
+    }
+
+    private func randomTokens(_ count: ClosedRange<Int>) -> [TokenID] {
+        (0..<random(count)).map { _ in TokenID(random(1...30_000)) }
+    }
+
+    private func submit(_ job: GenerationJob, to gateway: SimulatedGateway) {
+        // A client finds no gateway that is not there.
+        guard gateway.isUp else { return }
+        let id = job.request
+        requests[id] = SimulatedRequest(job: job, submitted: nanoseconds)
+        counts.submitted += 1
+        gateway.submit(job)
+        guard Double(random(0...999)) / 1000 < plan.leavingClients else { return }
+        gateway.after(randomDuration(upTo: .milliseconds(400))) { gateway.leave(id) }
+    }
+
+    /// The client asks again, with all that was said before.
+    private func talkOn(after known: SimulatedRequest) {
+        guard Double(random(0...999)) / 1000 < plan.talkingClients, !isStormOver else { return }
+        let prompt = known.job.promptTokens + known.answer.tokens + randomTokens(1...10)
+        let id = RequestID(high: known.job.request.high + 1, low: known.job.request.low)
         let gateway = gateways[random(0...gateways.count - 1)]
-        after(randomDuration(upTo: plan.arrivals)) { [unowned self] in
-            // A client finds no gateway that is not there.
-            guard gateway.isUp else { return }
-            requests[id] = SimulatedRequest(job: job, submitted: nanoseconds)
-            counts.submitted += 1
-            gateway.submit(job)
-            guard Double(random(0...999)) / 1000 < plan.leavingClients else { return }
-            gateway.after(randomDuration(upTo: .milliseconds(400))) { gateway.leave(id) }
+        let job = job(id, prompt)
+        after(randomDuration(upTo: .milliseconds(300))) { [unowned self] in
+            counts.turns += 1
+            submit(job, to: gateway)
         }
     }
 
@@ -129,11 +157,45 @@ package final class ClusterSimulation {
             : .microseconds(100) + randomDuration(upTo: .milliseconds(2))
     }
 
-    enum Mishap { case engineFailure, damagedBlock }
+    enum Mishap: Int {
+        case engineFailure = 4
+        case damagedBlock = 10
+        case damageOnTheWay = 11
+        case lostHeldKV = 20
+
+        /// In this many of a thousand cases.
+        var frequency: Int { rawValue }
+    }
 
     func happens(_ mishap: Mishap) -> Bool {
-        guard plan.weather != .calm, !isStormOver else { return false }
-        return random(0...999) < (mishap == .engineFailure ? 4 : 10)
+        !plan.weather.isHarmless && isUnlucky(inThousand: mishap.frequency)
+    }
+
+    /// Damage to the KV of an attempt; in showers it comes once and often.
+    func happens(_ mishap: Mishap, to attempt: AttemptID) -> Bool {
+        guard plan.weather == .showers else { return happens(mishap) }
+        guard !damaged.contains(attempt), isUnlucky(inThousand: 30) else { return false }
+        damaged.insert(attempt)
+        return true
+    }
+
+    private func isUnlucky(inThousand frequency: Int) -> Bool {
+        plan.weather != .calm && !isStormOver && random(0...999) < frequency
+    }
+
+    /// A chunk is on its way, sometimes too much for the link; says whether that was cut.
+    func mayBreak(_ link: SimulatedLink) -> Bool {
+        guard isUnlucky(inThousand: 12) else { return false }
+        counts.cutChunks += 1
+        cut(link)
+        return true
+    }
+
+    private func cut(_ link: SimulatedLink) {
+        let isLong = !plan.weather.isHarmless && random(0...3) == 0
+        link.breakDown(
+            noticedWithin: isLong ? .seconds(3) : .milliseconds(50),
+            losesMessages: random(0...1) == 0)
     }
 
     // MARK: Time
@@ -216,10 +278,7 @@ package final class ClusterSimulation {
         case 6, 7:
             links.removeAll { $0.isGone }
             guard !links.isEmpty else { return }
-            let link = links[random(0...links.count - 1)]
-            link.breakDown(
-                noticedWithin: random(0...3) == 0 ? .seconds(3) : .milliseconds(50),
-                losesMessages: random(0...1) == 0)
+            cut(links[random(0...links.count - 1)])
         case 8:
             worker.handle(life: worker.life) { worker.drain() }
         default:
@@ -267,6 +326,7 @@ package final class ClusterSimulation {
         expect(
             known.received == known.answer.tokens && reason == known.answer.finish,
             "\(request) finished early, late or for another reason (\(reason))")
+        talkOn(after: known)
     }
 
     func failed(_ request: RequestID, _ failure: GenerationFailure) {
@@ -277,11 +337,11 @@ package final class ClusterSimulation {
         let isAllowed =
             switch failure {
             case .tooManyRequests: plan.maximumRequests < 4096
-            case .noWorker: waited >= limits.placementDeadline && plan.weather != .calm
+            case .noWorker: waited >= limits.placementDeadline && !plan.weather.isHarmless
             case .overloaded: waited >= limits.placementDeadline
             case .tooLong: known.neededTokens > plan.longestRequestTokens
             case .attemptsExhausted(let attempts, _):
-                plan.weather != .calm && attempts == limits.maximumAttempts
+                !plan.weather.isHarmless && attempts == limits.maximumAttempts
             // Nothing lasts that long here: who runs into it has been forgotten.
             case .deadline, .shuttingDown: false
             }
@@ -289,7 +349,7 @@ package final class ClusterSimulation {
     }
 
     func restarted(_ request: RequestID, attempt: UInt32, reason: String) {
-        expect(plan.weather != .calm, "\(request) starts again without need: \(reason)")
+        expect(!plan.weather.isHarmless, "\(request) starts again without need: \(reason)")
         requests[request]?.restarted = nanoseconds
         counts.restarted += 1
         if requests[request]?.received.isEmpty == false { counts.resumed += 1 }
@@ -322,9 +382,32 @@ package final class ClusterSimulation {
             job.tokens == prompt + known.answer.tokens.prefix(job.outputTokens)
                 && job.sampling == known.job.sampling
                 && job.maximumNewTokens == (role == .prefillWorker ? 1 : missing)
-                && job.maximumNewTokens >= 1 && job.exportsKV == (role == .prefillWorker),
+                && job.maximumNewTokens >= 1
+                // An answer of one token needs no KV elsewhere.
+                && job.exportsKV == (role == .prefillWorker && missing > 1)
+                && job.retainsKV == (role == .decodeWorker && plan.keptSequences > 0),
             "\(known.job.request) is computed with wrong numbers: \(job)")
     }
+
+    // MARK: Transfers
+
+    enum Notice { case credit, discardedChunk }
+
+    func note(_ notice: Notice) {
+        switch notice {
+        case .credit: counts.credits += 1
+        case .discardedChunk: counts.discardedChunks += 1
+        }
+    }
+
+    func note(_ summary: TransferSummary) {
+        counts.resends += summary.resends
+        counts.reconnects += summary.reconnects
+    }
+
+    func note(heldTokens: Int) { counts.heldTokens += heldTokens }
+
+    func note(stranded: StrandedKV) { if stranded.transfers > 0 { counts.strandedLooks += 1 } }
 
     // MARK: Judging
 
@@ -380,43 +463,6 @@ package final class ClusterSimulation {
             scheduler?.servingWorkers == workers.count,
             "only \(scheduler?.servingWorkers ?? 0) of \(workers.count) workers serve in the end")
     }
-}
-
-/// What one simulation saw.
-package struct SimulationCounts: Sendable, Hashable {
-    package var events = 0
-    package var submitted = 0
-    package var finished = 0
-    package var failed: [String: Int] = [:]
-    package var left = 0
-    package var lost = 0
-    package var restarted = 0
-    /// Restarts after tokens had been delivered.
-    package var resumed = 0
-    package var tokens = 0
-    package var faults = 0
-
-    package init() {}
-}
-
-/// One request as its client sees it.
-private struct SimulatedRequest {
-    let job: GenerationJob
-    let submitted: Int64
-    var restarted: Int64
-    let answer: (tokens: [TokenID], finish: FinishReason)
-    var received: [TokenID] = []
-    var hasEnded = false
-
-    init(job: GenerationJob, submitted: Int64) {
-        self.job = job
-        self.submitted = submitted
-        restarted = submitted
-        answer = ModelFunction.answer(
-            to: job.promptTokens, maximumNewTokens: job.maximumNewTokens, seed: job.sampling.seed)
-    }
-
-    var neededTokens: Int { job.promptTokens.count + job.maximumNewTokens }
 }
 
 extension GenerationFailure {

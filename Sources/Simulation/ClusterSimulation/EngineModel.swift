@@ -6,6 +6,7 @@ import ServingTypes
 final class EngineModel {
     enum Command {
         case importKV(SequenceID, start: Int, tokens: [TokenID], isDamaged: Bool)
+        case adopt(SequenceID, from: SequenceID, tokens: Int)
         case run(SequenceJob)
         case cancel(SequenceID)
     }
@@ -16,9 +17,14 @@ final class EngineModel {
     }
 
     private struct Sequence {
+        /// Tokens whose KV is there.
         var tokens: [TokenID] = []
         var job: SequenceJob?
         var generated: [TokenID] = []
+        /// The job has finished and only its KV is left.
+        var isRetained = false
+        /// The last block was refused; a job that counts on it is dropped.
+        var lastBlockWasRefused = false
     }
 
     private let process: SimulatedProcess
@@ -26,6 +32,8 @@ final class EngineModel {
     private let emit: (Event) -> Void
     private var inbox: [Command] = []
     private var sequences: [SequenceID: Sequence] = [:]
+    /// Sequences that are not open because their block was refused.
+    private var refused: Set<SequenceID> = []
     private var isIterating = false
     private(set) var steps: UInt64 = 0
 
@@ -35,7 +43,9 @@ final class EngineModel {
         self.emit = emit
     }
 
-    var isEmpty: Bool { sequences.isEmpty && inbox.isEmpty }
+    /// Nothing is to be done.
+    var isQuiet: Bool { inbox.isEmpty && sequences.values.allSatisfy(\.isRetained) }
+    var hasCommands: Bool { !inbox.isEmpty }
     var openSequences: Int { sequences.count }
     /// Tokens of KV in use.
     var usedTokens: Int { sequences.values.reduce(0) { $0 + $1.tokens.count } }
@@ -71,7 +81,7 @@ final class EngineModel {
                 guard let self else { return }
                 finish(work)
                 isIterating = false
-                if !isEmpty { iterate() }
+                if !isQuiet { iterate() }
             }
         }
     }
@@ -82,32 +92,80 @@ final class EngineModel {
         for command in commands {
             switch command {
             case .cancel(let sequence):
+                refused.remove(sequence)
                 guard sequences.removeValue(forKey: sequence) != nil else { continue }
                 emit(.other(.cancelled(sequence)))
             case .importKV(let sequence, let start, let tokens, let isDamaged):
-                guard !isDamaged, start == sequences[sequence]?.tokens.count ?? 0 else {
-                    fail(sequence, .blockRefused(reason: "damaged or out of order"))
-                    continue
-                }
-                sequences[sequence, default: Sequence()].tokens += tokens
-                emit(.other(.imported(sequence, tokens: start + tokens.count)))
+                take(tokens, from: start, for: sequence, isDamaged: isDamaged)
+            case .adopt(let sequence, let from, let tokens):
+                adopt(from, as: sequence, tokens: tokens)
             case .run(let job):
                 start(job)
             }
+            checkRoom()
         }
     }
 
+    private func take(
+        _ tokens: [TokenID], from start: Int, for id: SequenceID, isDamaged: Bool
+    ) {
+        let present = sequences[id]
+        let expected = present?.tokens.count ?? 0
+        guard present?.job == nil, present?.isRetained != true, !isDamaged, start == expected
+        else {
+            if present == nil { refused.insert(id) }
+            sequences[id]?.lastBlockWasRefused = present?.job == nil
+            let event = EngineEvent.blockRefused(
+                id, expectedToken: expected, reason: "damaged or out of order")
+            return emit(.other(event))
+        }
+        refused.remove(id)
+        sequences[id, default: Sequence()].tokens += tokens
+        sequences[id]?.lastBlockWasRefused = false
+        emit(.other(.imported(id, tokens: start + tokens.count)))
+    }
+
+    private func adopt(_ retained: SequenceID, as id: SequenceID, tokens: Int) {
+        guard let present = sequences[retained], present.isRetained, sequences[id] == nil,
+            tokens <= present.tokens.count
+        else {
+            return process.cluster.expect(
+                false, "\(process.name) adopts \(retained), which is not retained")
+        }
+        sequences[retained] = nil
+        // A device may fail to shorten KV; then it is lost.
+        guard !process.cluster.happens(.lostHeldKV) else {
+            refused.insert(id)
+            let event = EngineEvent.blockRefused(id, expectedToken: 0, reason: "not shortened")
+            return emit(.other(event))
+        }
+        sequences[id] = Sequence(tokens: Array(present.tokens.prefix(tokens)))
+        emit(.other(.imported(id, tokens: tokens)))
+    }
+
     private func start(_ job: SequenceJob) {
-        let imported = sequences[job.sequence]?.tokens ?? []
-        process.cluster.expect(
-            job.tokens.starts(with: imported),
-            "\(process.name) runs \(job.sequence) with KV of other tokens")
-        // A block before it may have been refused.
-        guard imported.count == job.importedTokens else {
-            fail(job.sequence, .invalidJob(reason: "the KV is not there"))
+        let present = sequences[job.sequence] ?? Sequence()
+        if present.tokens.count != job.importedTokens,
+            present.lastBlockWasRefused || refused.contains(job.sequence)
+        {
             return
         }
-        sequences[job.sequence, default: Sequence()].job = job
+        let isRight =
+            present.job == nil && !present.isRetained
+            && present.tokens.count == job.importedTokens
+            && job.tokens.starts(with: present.tokens)
+        process.cluster.expect(
+            isRight, "\(process.name) runs \(job.sequence) with KV of other tokens")
+        sequences[job.sequence] = present
+        sequences[job.sequence]?.job = job
+        sequences[job.sequence]?.lastBlockWasRefused = false
+        refused.remove(job.sequence)
+    }
+
+    private func checkRoom() {
+        process.cluster.expect(
+            usedTokens <= plan.kvCapacityTokens,
+            "\(process.name) has KV of \(usedTokens) tokens, \(plan.kvCapacityTokens) fit")
     }
 
     private struct Work {
@@ -133,6 +191,7 @@ final class EngineModel {
     private func finish(_ work: [Work]) {
         steps += 1
         for item in work { finish(item) }
+        checkRoom()
     }
 
     private func finish(_ work: Work) {
@@ -146,7 +205,13 @@ final class EngineModel {
         let computed = Array(known[start..<start + work.tokens])
         sequence.tokens += computed
         sequences[work.sequence] = sequence
-        if job.exportsKV { emit(.exported(work.sequence, start: start, tokens: computed)) }
+        let exported = known[min(max(start, job.exportedFrom), start + work.tokens)...]
+            .prefix(upTo: start + work.tokens)
+        if job.exportsKV, !exported.isEmpty {
+            emit(
+                .exported(
+                    work.sequence, start: exported.startIndex, tokens: Array(exported)))
+        }
         guard sequence.tokens.count == known.count else { return }
         let token = ModelFunction.nextToken(after: known, seed: job.sampling.seed)
         sequence.generated.append(token)
@@ -154,7 +219,10 @@ final class EngineModel {
         var reason: FinishReason?
         if sequence.generated.count == job.maximumNewTokens { reason = .length }
         if token == ModelFunction.endToken { reason = .stop }
-        if reason != nil { sequences[work.sequence] = nil }
+        if reason != nil {
+            sequences[work.sequence] =
+                job.retainsKV ? Sequence(tokens: sequence.tokens, isRetained: true) : nil
+        }
         emit(.other(.token(work.sequence, TokenOutput(token: token), finish: reason)))
     }
 

@@ -1,17 +1,24 @@
 import InferenceEngine
+import KVHandOver
 import Roles
 import ServingTypes
 
 /// A worker's shell in the simulated cluster.
 final class SimulatedWorker: SimulatedProcess {
-    private let plan: ClusterPlan
-    private var machine: WorkerMachine
-    private var engine: EngineModel?
+    let plan: ClusterPlan
+    var machine: WorkerMachine
+    var engine: EngineModel?
     private var gateways: [LinkID: SimulatedLink] = [:]
     private var scheduler: SimulatedLink?
-    private var sending: [AttemptID: OutgoingTransfer] = [:]
-    private var receiving: [AttemptID: SimulatedLink] = [:]
     private var secrets: UInt64 = 0
+    /// Decode-workers that KV goes to, and which of them each transfer goes to.
+    var destinations: [InstanceID: SimulatedDestination] = [:]
+    var sending: [AttemptID: SimulatedDestination] = [:]
+    /// Connections that bring KV, and those inside a chunk that is wanted.
+    var inbound: [KVLinkID: SimulatedLink] = [:]
+    var reading: Set<KVLinkID> = []
+    /// Chunks that have landed and are not with the engine, by first token.
+    var landed: [AttemptID: [Int: [TokenID]]] = [:]
 
     init(_ name: String, role: Role, plan: ClusterPlan, cluster: ClusterSimulation) {
         self.plan = plan
@@ -22,7 +29,9 @@ final class SimulatedWorker: SimulatedProcess {
     /// Nothing of any request is here.
     var isFree: Bool {
         let status = status
-        return machine.isIdle && sending.isEmpty && receiving.isEmpty && engine?.isEmpty != false
+        return machine.isIdle && sending.isEmpty && destinations.values.allSatisfy(\.isFree)
+            && landed.isEmpty && machine.landedKVBytes == 0 && engine?.isQuiet != false
+            && (engine == nil || engine?.openSequences == machine.keptSequences)
             && status.reservedKVBytes == 0
             && (status.isDraining || status.freePrefillSlots == description.prefillSlots)
     }
@@ -47,7 +56,7 @@ final class SimulatedWorker: SimulatedProcess {
     override func begin() {
         machine = WorkerMachine(role: role, limits: plan.workerLimits)
         engine = EngineModel(process: self, plan: plan) { [unowned self] in happened($0) }
-        every(.milliseconds(200)) { [unowned self] in perform(machine.tick(now: now)) }
+        every(.milliseconds(200)) { [unowned self] in tick() }
         every(.milliseconds(400)) { [unowned self] in
             scheduler?.send(.heartbeat(Heartbeat(status: status)), from: self)
         }
@@ -58,24 +67,37 @@ final class SimulatedWorker: SimulatedProcess {
         engine = nil
         gateways = [:]
         scheduler = nil
+        destinations = [:]
         sending = [:]
-        receiving = [:]
+        inbound = [:]
+        reading = []
+        landed = [:]
+    }
+
+    private func tick() {
+        perform(machine.tick(now: now))
+        for (_, destination) in destinations.sorted(by: { $0.key < $1.key }) {
+            destination.tick()
+        }
+        cluster.note(stranded: machine.strandedKV(now: now))
     }
 
     override func check() {
         let status = status
-        let capacity = 16 * plan.kvCapacityTokens
+        let reserved = status.reservedKVBytes / 16
         cluster.expect(
-            status.reservedKVBytes >= 0 && status.reservedKVBytes <= capacity,
-            "\(name) has reserved \(status.reservedKVBytes) of \(capacity) bytes")
+            reserved >= 0 && reserved + machine.keptKVTokens <= plan.kvCapacityTokens,
+            "\(name) has reserved \(reserved) and kept \(machine.keptKVTokens) tokens")
         cluster.expect(
             sending.count <= plan.prefillSlots, "\(name) sends KV of \(sending.count) prompts")
-        guard role == .decodeWorker, let engine else { return }
         cluster.expect(
-            engine.usedTokens * 16 <= status.reservedKVBytes,
-            "\(name) uses \(engine.usedTokens * 16) and reserved \(status.reservedKVBytes) bytes")
+            machine.landedKVBytes <= plan.workerLimits.landingBytes, "\(name) lands too much")
+        guard role == .decodeWorker, let engine, !engine.hasCommands else { return }
         cluster.expect(
-            engine.openSequences <= plan.decodeSequences,
+            engine.usedTokens <= reserved + machine.keptKVTokens,
+            "\(name) uses \(engine.usedTokens) tokens, reserved \(reserved)")
+        cluster.expect(
+            engine.openSequences <= plan.decodeSequences + plan.keptSequences,
             "\(name) has \(engine.openSequences) sequences open")
     }
 
@@ -83,7 +105,7 @@ final class SimulatedWorker: SimulatedProcess {
 
     func loseEngine() {
         engine = nil
-        perform(machine.engine(.engineLost(.computeFailed(code: 2))))
+        perform(machine.engine(.engineLost(.computeFailed(code: 2)), now: now))
     }
 
     // MARK: Links
@@ -103,6 +125,7 @@ final class SimulatedWorker: SimulatedProcess {
 
     override func accepted(_ link: SimulatedLink) {
         if link.dialer.role == .gateway { gateways[LinkID(link.id)] = link }
+        if link.purpose == .bulk { inbound[KVLinkID(link.id)] = link }
     }
 
     override func closed(_ link: SimulatedLink) {
@@ -118,16 +141,6 @@ final class SimulatedWorker: SimulatedProcess {
         }
     }
 
-    private func lostBulk(_ link: SimulatedLink) {
-        for (attempt, transfer) in sending where transfer.link === link {
-            endSending(attempt, KVDone(attempt: attempt, code: .transfer, reason: "link lost"))
-        }
-        for (attempt, open) in receiving where open === link {
-            receiving[attempt] = nil
-            perform(machine.kvLost(attempt, reason: "link lost"))
-        }
-    }
-
     override func received(
         _ message: ControlMessage, tokens: [TokenID], on link: SimulatedLink
     ) {
@@ -136,19 +149,9 @@ final class SimulatedWorker: SimulatedProcess {
             link.send(.pong(Pong(number: ping.number, status: status)), from: self)
         case .refusal, .groupView:
             break
-        case .kvOffer(let offer): received(offer, on: link)
-        case .kvChunk(let chunk):
-            if let done = machine.kvRefusal(of: chunk) { link.send(.kvDone(done), from: self) }
-        case .kvEnd(let end):
-            perform(machine.kvEnded(end, now: now), answering: link)
-        case .kvAbort(let abort):
-            receiving[abort.attempt] = nil
-            perform(machine.kvAborted(abort.attempt))
-        case .kvGrant(let grant):
-            sending[grant.attempt]?.isGranted = true
-            sendBlocks(of: grant.attempt)
-        case .kvDone(let done):
-            endSending(done.attempt, done.code == nil ? nil : done)
+        case .kvOffer, .kvEnd, .kvAbort: receivedKV(message, on: link)
+        case .kvGrant, .kvCredit, .kvResend, .kvDone:
+            destinations[link.acceptor.name]?.received(message, on: link)
         default:
             secrets += 1
             perform(
@@ -158,111 +161,35 @@ final class SimulatedWorker: SimulatedProcess {
         }
     }
 
+    private func receivedKV(_ message: ControlMessage, on link: SimulatedLink) {
+        let id = KVLinkID(link.id)
+        let sender = link.dialer.name
+        switch message {
+        case .kvOffer(let offer):
+            perform(
+                machine.kvOffered(
+                    offer, from: sender, fingerprint: cluster.fingerprint, on: id, now: now))
+        case .kvEnd(let end): perform(machine.kvEnded(end, from: sender, on: id, now: now))
+        case .kvAbort(let abort): perform(machine.kvAborted(abort.attempt, by: sender))
+        default: break
+        }
+    }
+
     // MARK: Engine
 
     private func happened(_ event: EngineModel.Event) {
         switch event {
         case .exported(let sequence, let start, let tokens):
             guard let attempt = machine.exportingAttempt(sequence) else { return }
-            sending[attempt]?.blocks.append((start, tokens))
-            sendBlocks(of: attempt)
+            sending[attempt]?.export(tokens, from: start, of: attempt)
         case .other(let event):
-            perform(machine.engine(event))
+            perform(machine.engine(event, now: now))
         }
-    }
-
-    // MARK: Sending KV
-
-    private func open(_ plan: TransferPlan) {
-        sending[plan.attempt] = OutgoingTransfer()
-        cluster.dial(plan.address.host, from: self, .bulk) { [unowned self] link in
-            guard sending[plan.attempt] != nil else {
-                link?.close(by: self)
-                return
-            }
-            guard let link else {
-                endSending(
-                    plan.attempt,
-                    KVDone(attempt: plan.attempt, code: .transfer, reason: "no connection"))
-                return
-            }
-            sending[plan.attempt]?.link = link
-            let offer = KVOffer(
-                attempt: plan.attempt, secret: plan.secret, fingerprint: cluster.fingerprint,
-                tokens: plan.tokens)
-            link.send(.kvOffer(offer), from: self)
-            limitAnswer(plan.attempt, link)
-        }
-    }
-
-    private func sendBlocks(of attempt: AttemptID) {
-        guard var transfer = sending[attempt], transfer.isGranted, let link = transfer.link else {
-            return
-        }
-        for (start, tokens) in transfer.blocks {
-            let chunk = KVChunk(attempt: attempt, tokenStart: start, tokenCount: tokens.count)
-            link.send(.kvChunk(chunk), from: self)
-            link.deliver(from: self) {
-                (link.acceptor as? SimulatedWorker)?.landed(chunk, tokens)
-            }
-        }
-        transfer.blocks = []
-        if let end = transfer.end {
-            link.send(.kvEnd(end), from: self)
-            transfer.end = nil
-            limitAnswer(attempt, link)
-        }
-        sending[attempt] = transfer
-    }
-
-    /// A receiver that hangs must not keep the slot.
-    private func limitAnswer(_ attempt: AttemptID, _ link: SimulatedLink) {
-        after(.seconds(4)) { [unowned self] in
-            guard let transfer = sending[attempt], transfer.link === link else { return }
-            link.close(by: self)
-            endSending(attempt, KVDone(attempt: attempt, code: .transfer, reason: "no answer"))
-        }
-    }
-
-    private func endSending(_ attempt: AttemptID, _ failure: KVDone?) {
-        guard let transfer = sending.removeValue(forKey: attempt) else { return }
-        transfer.link?.close(by: self)
-        perform(machine.transferEnded(attempt, failure: failure))
-    }
-
-    private func abort(_ attempt: AttemptID, _ reason: String) {
-        sending[attempt]?.link?.send(
-            .kvAbort(KVAbort(attempt: attempt, reason: reason)), from: self)
-        after(cluster.randomDuration(upTo: .milliseconds(3))) { [unowned self] in
-            endSending(attempt, nil)
-        }
-    }
-
-    // MARK: Receiving KV
-
-    private func received(_ offer: KVOffer, on link: SimulatedLink) {
-        if let done = machine.kvOffered(offer, fingerprint: cluster.fingerprint, now: now) {
-            link.send(.kvDone(done), from: self)
-        } else {
-            receiving[offer.attempt] = link
-            let grant = KVGrant(
-                attempt: offer.attempt, heldTokens: 0, maximumChunkBytes: 1 << 20)
-            link.send(.kvGrant(grant), from: self)
-        }
-    }
-
-    /// The payload of a chunk has come; much can have happened since its header.
-    private func landed(_ chunk: KVChunk, _ tokens: [TokenID]) {
-        guard let sequence = machine.kvLanded(chunk, now: now) else { return }
-        engine?.submit(
-            .importKV(
-                sequence, start: chunk.tokenStart, tokens: tokens,
-                isDamaged: cluster.happens(.damagedBlock)))
     }
 
     // MARK: Actions
 
-    private func perform(_ actions: [WorkerAction], answering link: SimulatedLink? = nil) {
+    func perform(_ actions: [WorkerAction]) {
         for action in actions {
             switch action {
             case .send(let message, let to): gateways[to]?.send(message, from: self)
@@ -275,15 +202,16 @@ final class SimulatedWorker: SimulatedProcess {
                 engine?.submit(.run(job))
             case .cancelSequence(let sequence): engine?.submit(.cancel(sequence))
             case .openTransfer(let plan): open(plan)
-            case .endTransfer(let end):
-                sending[end.attempt]?.end = end
-                sendBlocks(of: end.attempt)
-            case .abortTransfer(let attempt, let reason): abort(attempt, reason)
-            case .answerTransfer(let done):
-                let open = receiving.removeValue(forKey: done.attempt)
-                if link != nil || plan.answersTransfersAtOnce {
-                    (link ?? open)?.send(.kvDone(done), from: self)
-                }
+            case .endTransfer(let end): sending[end.attempt]?.finish(end)
+            case .abortTransfer(let attempt, let reason):
+                sending[attempt]?.abort(attempt, reason: reason)
+            case .adopt(let sequence, let from, let tokens):
+                cluster.note(heldTokens: tokens)
+                engine?.submit(.adopt(sequence, from: from, tokens: tokens))
+            case .sendKV(let message, let to): inbound[to]?.send(message, from: self)
+            case .importChunks(let sequence, let attempt, let starts):
+                importChunks(starts, of: attempt, as: sequence)
+            case .dropChunks(let attempt): landed[attempt] = nil
             case .drained: leave()
             }
         }
@@ -298,13 +226,4 @@ final class SimulatedWorker: SimulatedProcess {
             cluster.restart(name, within: .seconds(2))
         }
     }
-}
-
-/// KV on its way out.
-private struct OutgoingTransfer {
-    var link: SimulatedLink?
-    var isGranted = false
-    /// Exported and not sent yet.
-    var blocks: [(start: Int, tokens: [TokenID])] = []
-    var end: KVEnd?
 }

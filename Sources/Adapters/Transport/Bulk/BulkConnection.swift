@@ -13,6 +13,11 @@ package final class BulkConnection: Sendable {
     package var remoteAddress: NetworkAddress? { socket.remoteAddress }
     /// What both sides agreed on.
     package var records: BulkRecords { socket.records }
+    /// Whether the peer is on this host, by the addresses of both ends.
+    package var isSameHost: Bool { socket.isSameHost }
+    /// Time so far in which sending threads waited for the socket: the link or the peer's reading
+    /// was the limit then.
+    package var timeWaitingToWrite: Duration { socket.timeWaitingToWrite }
 
     private let socket: BulkSocket
     /// Held while a frame is sent, of which a payload may take several writes.

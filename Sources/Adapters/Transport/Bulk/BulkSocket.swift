@@ -15,6 +15,8 @@ final class BulkSocket: Sendable {
     private let opener = Mutex<RecordOpener?>(nil)
 
     var remoteAddress: NetworkAddress? { socket.remoteAddress }
+    var isSameHost: Bool { socket.isSameHost }
+    var timeWaitingToWrite: Duration { socket.timeWaitingToWrite }
     /// Known after the handshake.
     var records: BulkRecords { tls.agreedRecords }
     var peerIdentity: PeerIdentity? { tls.peerIdentity }
@@ -105,6 +107,8 @@ final class BulkSocket: Sendable {
     private func readSome(
         into buffer: UnsafeMutableRawBufferPointer, _ deadline: Deadline
     ) throws(TransportError) -> Int {
+        // What was opened before a shutdown is not handed out after it.
+        try socket.checkOpen()
         let region = unsafe Region(UnsafeRawBufferPointer(buffer))
         let count = try opener.withLock { opener throws(TransportError) in
             unsafe try opener?.read(

@@ -143,6 +143,14 @@ enum Sockets {
         let size = socklen_t(MemoryLayout<Int32>.size)
         unsafe setsockopt(file, Int32(IPPROTO_TCP), TCP_NODELAY, &yes, size)
         unsafe setsockopt(file, SOL_SOCKET, SO_KEEPALIVE, &yes, size)
+        #if canImport(Glibc)
+            var idle = TransportLimits.keepAliveIdleSeconds
+            var interval = TransportLimits.keepAliveIntervalSeconds
+            var probes = TransportLimits.keepAliveProbes
+            unsafe setsockopt(file, Int32(IPPROTO_TCP), TCP_KEEPIDLE, &idle, size)
+            unsafe setsockopt(file, Int32(IPPROTO_TCP), TCP_KEEPINTVL, &interval, size)
+            unsafe setsockopt(file, Int32(IPPROTO_TCP), TCP_KEEPCNT, &probes, size)
+        #endif
     }
 
     private static func resolve(

@@ -11,16 +11,24 @@ internal import Synchronization
 final class StreamSocket: Sendable {
     let file: Int32
     let remoteAddress: NetworkAddress?
+    /// Whether both ends are on this host.
+    let isSameHost: Bool
     private let hasShutDown = Atomic(false)
+    private let writeWait = Atomic<Int64>(0)
 
     /// Takes over a non-blocking socket.
     init(file: Int32) {
         _ = Sockets.ignoresBrokenPipes
         self.file = file
         remoteAddress = Sockets.address(of: file, isPeer: true)
+        let local = Sockets.address(of: file, isPeer: false)
+        isSameHost = remoteAddress.map { $0.isLoopback || $0.host == local?.host } ?? false
     }
 
     deinit { close(file) }
+
+    /// Time so far in which the socket took nothing although there was something to send.
+    var timeWaitingToWrite: Duration { .nanoseconds(writeWait.load(ordering: .relaxed)) }
 
     var isShutDown: Bool { hasShutDown.load(ordering: .acquiring) }
 
@@ -36,7 +44,11 @@ final class StreamSocket: Sendable {
 
     /// Waits for the events of `poll` or the connection's end.
     func wait(_ events: Int32, _ deadline: Deadline) throws(TransportError) {
+        let start = ContinuousClock.now
         let isReady = Sockets.wait(file, Int16(events), deadline)
+        if events == POLLOUT {
+            writeWait.add((ContinuousClock.now - start).nanoseconds, ordering: .relaxed)
+        }
         try checkOpen()
         guard isReady else { throw .deadline }
     }

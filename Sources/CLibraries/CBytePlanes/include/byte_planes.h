@@ -1,4 +1,5 @@
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -10,6 +11,9 @@ void byte_planes_split(
 void byte_planes_merge(
     const uint8_t *_Nonnull low, const uint8_t *_Nonnull high, size_t pairs,
     uint8_t *_Nonnull bytes);
+
+// Whether this processor has the vector instructions.
+bool byte_planes_has_vectors(void);
 
 // The same without vector instructions: what other processors run.
 void byte_planes_split_plain(

@@ -17,15 +17,21 @@ int shared_memory_create(size_t bytes, void *_Nullable *_Nonnull start);
 typedef struct {
   // A memory file of ordinary pages; nothing else can be mapped without risk.
   bool is_memory_file;
-  // Nobody can shrink, grow or write it but through mappings that exist already.
+  // Nobody can shrink, grow or write it but through mappings that exist already; no seal can be
+  // taken off again.
   bool is_sealed;
   uint64_t bytes;
+  // No other file has both as long as this one is open or mapped somewhere.
+  uint64_t device, inode;
 } shared_memory_facts;
 
 int shared_memory_inspect(int file, shared_memory_facts *_Nonnull facts);
 
-// Maps the first bytes for reading and provides their pages.
+// Maps the first bytes for reading.
 int shared_memory_map(int file, size_t bytes, const void *_Nullable *_Nonnull start);
+
+// Provides the pages of a part of such a mapping.
+int shared_memory_provide(const void *_Nonnull start, size_t bytes);
 
 void shared_memory_unmap(const void *_Nonnull start, size_t bytes);
 

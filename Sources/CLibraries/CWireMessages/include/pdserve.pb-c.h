@@ -54,6 +54,9 @@ typedef struct Pdserve__Wire__KVChunk Pdserve__Wire__KVChunk;
 typedef struct Pdserve__Wire__KVEnd Pdserve__Wire__KVEnd;
 typedef struct Pdserve__Wire__KVDone Pdserve__Wire__KVDone;
 typedef struct Pdserve__Wire__KVAbort Pdserve__Wire__KVAbort;
+typedef struct Pdserve__Wire__KVMemoryChunk Pdserve__Wire__KVMemoryChunk;
+typedef struct Pdserve__Wire__KVCredit Pdserve__Wire__KVCredit;
+typedef struct Pdserve__Wire__KVResend Pdserve__Wire__KVResend;
 
 
 /* --- enums --- */
@@ -408,10 +411,14 @@ struct  Pdserve__Wire__ReservationGranted
   Pdserve__Wire__AttemptID *attempt;
   ProtobufCBinaryData secret;
   uint64_t kv_bytes;
+  /*
+   * Leading tokens whose KV the worker holds from an earlier turn; they need not be sent.
+   */
+  uint32_t held_tokens;
 };
 #define PDSERVE__WIRE__RESERVATION_GRANTED__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__reservation_granted__descriptor) \
-    , NULL, {0,NULL}, 0 }
+    , NULL, {0,NULL}, 0, 0 }
 
 
 struct  Pdserve__Wire__ReservationRefused
@@ -442,10 +449,14 @@ struct  Pdserve__Wire__PrefillOffer
   ProtobufCBinaryData decode_host;
   uint32_t decode_port;
   ProtobufCBinaryData secret;
+  /*
+   * As in ReservationGranted.
+   */
+  uint32_t held_tokens;
 };
 #define PDSERVE__WIRE__PREFILL_OFFER__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__prefill_offer__descriptor) \
-    , NULL, 0, 0, NULL, 0, {0,NULL}, {0,NULL}, 0, {0,NULL} }
+    , NULL, 0, 0, NULL, 0, {0,NULL}, {0,NULL}, 0, {0,NULL}, 0 }
 
 
 struct  Pdserve__Wire__PrefillAccepted
@@ -564,10 +575,18 @@ struct  Pdserve__Wire__KVOffer
   ProtobufCBinaryData secret;
   ProtobufCBinaryData fingerprint;
   uint32_t tokens;
+  /*
+   * First token whose KV the sender has to give.
+   */
+  uint32_t start_token;
+  /*
+   * Most tokens in one chunk.
+   */
+  uint32_t chunk_tokens;
 };
 #define PDSERVE__WIRE__KVOFFER__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__kvoffer__descriptor) \
-    , NULL, {0,NULL}, {0,NULL}, 0 }
+    , NULL, {0,NULL}, {0,NULL}, 0, 0, 0 }
 
 
 struct  Pdserve__Wire__KVGrant
@@ -579,10 +598,23 @@ struct  Pdserve__Wire__KVGrant
    */
   uint32_t held_tokens;
   uint64_t maximum_chunk_bytes;
+  /*
+   * Raw bytes that may be sent until a KVCredit gives more.
+   */
+  uint64_t credit_bytes;
+  /*
+   * Where a sender on the same host may hand memory over; absent if the receiver takes none.
+   */
+  ProtobufCBinaryData local_path;
+  ProtobufCBinaryData local_token;
+  /*
+   * Counts grants and resends; chunks that bear another number are not wanted any more.
+   */
+  uint32_t round;
 };
 #define PDSERVE__WIRE__KVGRANT__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__kvgrant__descriptor) \
-    , NULL, 0, 0 }
+    , NULL, 0, 0, 0, {0,NULL}, {0,NULL}, 0 }
 
 
 /*
@@ -594,10 +626,18 @@ struct  Pdserve__Wire__KVChunk
   Pdserve__Wire__AttemptID *attempt;
   uint32_t token_start;
   uint32_t token_count;
+  /*
+   * CRC-32C of the raw bytes.
+   */
+  uint32_t checksum;
+  /*
+   * Of the grant, or resend, whose credit it uses.
+   */
+  uint32_t round;
 };
 #define PDSERVE__WIRE__KVCHUNK__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__kvchunk__descriptor) \
-    , NULL, 0, 0 }
+    , NULL, 0, 0, 0, 0 }
 
 
 struct  Pdserve__Wire__KVEnd
@@ -606,10 +646,14 @@ struct  Pdserve__Wire__KVEnd
   Pdserve__Wire__AttemptID *attempt;
   uint32_t tokens;
   Pdserve__Wire__TokenOutput *first_token;
+  /*
+   * Over place, size and checksum of every chunk.
+   */
+  uint64_t digest;
 };
 #define PDSERVE__WIRE__KVEND__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__kvend__descriptor) \
-    , NULL, 0, NULL }
+    , NULL, 0, NULL, 0 }
 
 
 struct  Pdserve__Wire__KVDone
@@ -633,6 +677,62 @@ struct  Pdserve__Wire__KVAbort
 #define PDSERVE__WIRE__KVABORT__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__kvabort__descriptor) \
     , NULL, {0,NULL} }
+
+
+/*
+ * A chunk whose bytes lie in memory that was passed under this number on the local socket.
+ */
+struct  Pdserve__Wire__KVMemoryChunk
+{
+  ProtobufCMessage base;
+  Pdserve__Wire__AttemptID *attempt;
+  uint32_t token_start;
+  uint32_t token_count;
+  uint32_t checksum;
+  uint64_t number;
+  uint64_t bytes;
+  uint32_t round;
+};
+#define PDSERVE__WIRE__KVMEMORY_CHUNK__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__kvmemory_chunk__descriptor) \
+    , NULL, 0, 0, 0, 0, 0, 0 }
+
+
+/*
+ * Raw bytes that may be sent besides those granted before.
+ */
+struct  Pdserve__Wire__KVCredit
+{
+  ProtobufCMessage base;
+  Pdserve__Wire__AttemptID *attempt;
+  uint64_t bytes;
+};
+#define PDSERVE__WIRE__KVCREDIT__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__kvcredit__descriptor) \
+    , NULL, 0 }
+
+
+/*
+ * The KV from this token on was damaged: send it once more.
+ */
+struct  Pdserve__Wire__KVResend
+{
+  ProtobufCMessage base;
+  Pdserve__Wire__AttemptID *attempt;
+  uint32_t from_token;
+  /*
+   * As in KVGrant; what was granted before is void.
+   */
+  uint64_t credit_bytes;
+  ProtobufCBinaryData reason;
+  /*
+   * As in KVGrant.
+   */
+  uint32_t round;
+};
+#define PDSERVE__WIRE__KVRESEND__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__kvresend__descriptor) \
+    , NULL, 0, 0, {0,NULL}, 0 }
 
 
 /* Pdserve__Wire__Hello methods */
@@ -1376,6 +1476,63 @@ Pdserve__Wire__KVAbort *
 void   pdserve__wire__kvabort__free_unpacked
                      (Pdserve__Wire__KVAbort *message,
                       ProtobufCAllocator *allocator);
+/* Pdserve__Wire__KVMemoryChunk methods */
+void   pdserve__wire__kvmemory_chunk__init
+                     (Pdserve__Wire__KVMemoryChunk         *message);
+size_t pdserve__wire__kvmemory_chunk__get_packed_size
+                     (const Pdserve__Wire__KVMemoryChunk   *message);
+size_t pdserve__wire__kvmemory_chunk__pack
+                     (const Pdserve__Wire__KVMemoryChunk   *message,
+                      uint8_t             *out);
+size_t pdserve__wire__kvmemory_chunk__pack_to_buffer
+                     (const Pdserve__Wire__KVMemoryChunk   *message,
+                      ProtobufCBuffer     *buffer);
+Pdserve__Wire__KVMemoryChunk *
+       pdserve__wire__kvmemory_chunk__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   pdserve__wire__kvmemory_chunk__free_unpacked
+                     (Pdserve__Wire__KVMemoryChunk *message,
+                      ProtobufCAllocator *allocator);
+/* Pdserve__Wire__KVCredit methods */
+void   pdserve__wire__kvcredit__init
+                     (Pdserve__Wire__KVCredit         *message);
+size_t pdserve__wire__kvcredit__get_packed_size
+                     (const Pdserve__Wire__KVCredit   *message);
+size_t pdserve__wire__kvcredit__pack
+                     (const Pdserve__Wire__KVCredit   *message,
+                      uint8_t             *out);
+size_t pdserve__wire__kvcredit__pack_to_buffer
+                     (const Pdserve__Wire__KVCredit   *message,
+                      ProtobufCBuffer     *buffer);
+Pdserve__Wire__KVCredit *
+       pdserve__wire__kvcredit__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   pdserve__wire__kvcredit__free_unpacked
+                     (Pdserve__Wire__KVCredit *message,
+                      ProtobufCAllocator *allocator);
+/* Pdserve__Wire__KVResend methods */
+void   pdserve__wire__kvresend__init
+                     (Pdserve__Wire__KVResend         *message);
+size_t pdserve__wire__kvresend__get_packed_size
+                     (const Pdserve__Wire__KVResend   *message);
+size_t pdserve__wire__kvresend__pack
+                     (const Pdserve__Wire__KVResend   *message,
+                      uint8_t             *out);
+size_t pdserve__wire__kvresend__pack_to_buffer
+                     (const Pdserve__Wire__KVResend   *message,
+                      ProtobufCBuffer     *buffer);
+Pdserve__Wire__KVResend *
+       pdserve__wire__kvresend__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   pdserve__wire__kvresend__free_unpacked
+                     (Pdserve__Wire__KVResend *message,
+                      ProtobufCAllocator *allocator);
 /* --- per-message closures --- */
 
 typedef void (*Pdserve__Wire__Hello_Closure)
@@ -1495,6 +1652,15 @@ typedef void (*Pdserve__Wire__KVDone_Closure)
 typedef void (*Pdserve__Wire__KVAbort_Closure)
                  (const Pdserve__Wire__KVAbort *message,
                   void *closure_data);
+typedef void (*Pdserve__Wire__KVMemoryChunk_Closure)
+                 (const Pdserve__Wire__KVMemoryChunk *message,
+                  void *closure_data);
+typedef void (*Pdserve__Wire__KVCredit_Closure)
+                 (const Pdserve__Wire__KVCredit *message,
+                  void *closure_data);
+typedef void (*Pdserve__Wire__KVResend_Closure)
+                 (const Pdserve__Wire__KVResend *message,
+                  void *closure_data);
 
 /* --- services --- */
 
@@ -1544,6 +1710,9 @@ extern const ProtobufCMessageDescriptor pdserve__wire__kvchunk__descriptor;
 extern const ProtobufCMessageDescriptor pdserve__wire__kvend__descriptor;
 extern const ProtobufCMessageDescriptor pdserve__wire__kvdone__descriptor;
 extern const ProtobufCMessageDescriptor pdserve__wire__kvabort__descriptor;
+extern const ProtobufCMessageDescriptor pdserve__wire__kvmemory_chunk__descriptor;
+extern const ProtobufCMessageDescriptor pdserve__wire__kvcredit__descriptor;
+extern const ProtobufCMessageDescriptor pdserve__wire__kvresend__descriptor;
 
 PROTOBUF_C__END_DECLS
 

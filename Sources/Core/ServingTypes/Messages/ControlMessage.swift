@@ -32,6 +32,9 @@ package enum ControlMessage: Hashable, Sendable {
     case kvEnd(KVEnd)
     case kvDone(KVDone)
     case kvAbort(KVAbort)
+    case kvMemory(KVMemoryChunk)
+    case kvCredit(KVCredit)
+    case kvResend(KVResend)
 
     package var kind: MessageKind {
         switch self {
@@ -64,6 +67,9 @@ package enum ControlMessage: Hashable, Sendable {
         case .kvEnd: .kvEnd
         case .kvDone: .kvDone
         case .kvAbort: .kvAbort
+        case .kvMemory: .kvMemory
+        case .kvCredit: .kvCredit
+        case .kvResend: .kvResend
         }
     }
 }

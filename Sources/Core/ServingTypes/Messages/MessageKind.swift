@@ -32,6 +32,9 @@ package enum MessageKind: UInt8, Sendable, CaseIterable {
     case kvEnd = 67
     case kvDone = 68
     case kvAbort = 69
+    case kvMemory = 70
+    case kvCredit = 71
+    case kvResend = 72
 
     /// Whether it travels on bulk connections; all others travel on control connections.
     ///
@@ -75,8 +78,8 @@ package enum MessageKind: UInt8, Sendable, CaseIterable {
         case .reservationGranted, .reservationRefused, .kvRoomOpen: role == .decodeWorker
         case .prefillAccepted, .prefillRejected, .slotsOpen: role == .prefillWorker
         case .tokenBatch, .requestFailed: role.isWorker
-        case .kvOffer, .kvChunk, .kvEnd, .kvAbort: role == .prefillWorker
-        case .kvGrant, .kvDone: role == .decodeWorker
+        case .kvOffer, .kvChunk, .kvMemory, .kvEnd, .kvAbort: role == .prefillWorker
+        case .kvGrant, .kvCredit, .kvResend, .kvDone: role == .decodeWorker
         }
     }
 }

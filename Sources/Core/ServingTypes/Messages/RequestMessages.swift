@@ -37,11 +37,16 @@ package struct ReservationGranted: Hashable, Sendable {
     /// The prefill-worker shows it when it brings the KV.
     package var secret: ReservationSecret
     package var kvBytes: Int
+    /// Leading tokens whose KV the worker holds from an earlier turn; they need not be sent.
+    package var heldTokens: Int
 
-    package init(attempt: AttemptID, secret: ReservationSecret, kvBytes: Int) {
+    package init(
+        attempt: AttemptID, secret: ReservationSecret, kvBytes: Int, heldTokens: Int = 0
+    ) {
         self.attempt = attempt
         self.secret = secret
         self.kvBytes = kvBytes
+        self.heldTokens = heldTokens
     }
 }
 
@@ -68,15 +73,18 @@ package struct PrefillOffer: Hashable, Sendable {
     package var decodeInstance: InstanceID
     package var decodeBulkAddress: NetworkAddress
     package var secret: ReservationSecret
+    /// As in `ReservationGranted`.
+    package var heldTokens: Int
 
     package init(
         terms: AttemptTerms, decodeInstance: InstanceID, decodeBulkAddress: NetworkAddress,
-        secret: ReservationSecret
+        secret: ReservationSecret, heldTokens: Int = 0
     ) {
         self.terms = terms
         self.decodeInstance = decodeInstance
         self.decodeBulkAddress = decodeBulkAddress
         self.secret = secret
+        self.heldTokens = heldTokens
     }
 }
 

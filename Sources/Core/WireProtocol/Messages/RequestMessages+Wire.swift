@@ -151,7 +151,9 @@ extension ReservationGranted: @unsafe WireForm {
         self.init(
             attempt: try unsafe readForm(wire.attempt, "attempt"),
             secret: try unsafe readSecret(wire.secret, "ReservationGranted.secret"),
-            kvBytes: try unsafe read(wire.kv_bytes, memory, "ReservationGranted.kv_bytes"))
+            kvBytes: try unsafe read(wire.kv_bytes, memory, "ReservationGranted.kv_bytes"),
+            heldTokens: try unsafe read(
+                wire.held_tokens, 0...WireLimits.tokens, "ReservationGranted.held_tokens"))
     }
 
     func wire(in arena: MessageArena) throws(WireError) -> Pdserve__Wire__ReservationGranted {
@@ -160,6 +162,8 @@ extension ReservationGranted: @unsafe WireForm {
         unsafe wire.attempt = try arena.writeForm(attempt)
         unsafe wire.secret = try arena.writeSecret(secret)
         unsafe wire.kv_bytes = try write64(kvBytes, memory, "ReservationGranted.kv_bytes")
+        unsafe wire.held_tokens = try write32(
+            heldTokens, 0...WireLimits.tokens, "ReservationGranted.held_tokens")
         return unsafe wire
     }
 }
@@ -200,7 +204,9 @@ extension PrefillOffer: @unsafe WireForm {
                 host: try unsafe readName(
                     wire.decode_host, limit: WireLimits.hostBytes, "PrefillOffer.decode_host"),
                 port: try unsafe read(wire.decode_port, 0...65535, "PrefillOffer.decode_port")),
-            secret: try unsafe readSecret(wire.secret, "PrefillOffer.secret"))
+            secret: try unsafe readSecret(wire.secret, "PrefillOffer.secret"),
+            heldTokens: try unsafe read(
+                wire.held_tokens, 0...WireLimits.tokens, "PrefillOffer.held_tokens"))
     }
 
     func wire(in arena: MessageArena) throws(WireError) -> Pdserve__Wire__PrefillOffer {
@@ -221,6 +227,8 @@ extension PrefillOffer: @unsafe WireForm {
         unsafe wire.decode_port = try write32(
             decodeBulkAddress.port, 0...65535, "PrefillOffer.decode_port")
         unsafe wire.secret = try arena.writeSecret(secret)
+        unsafe wire.held_tokens = try write32(
+            heldTokens, 0...WireLimits.tokens, "PrefillOffer.held_tokens")
         return unsafe wire
     }
 }

@@ -223,6 +223,18 @@ extension MessageArena {
             len: count, data: memory.assumingMemoryBound(to: UInt8.self))
     }
 
+    /// Exactly `count` bytes.
+    func writeBytes(
+        _ bytes: [UInt8], count: Int, _ field: String
+    ) throws(WireError) -> ProtobufCBinaryData {
+        guard bytes.count == count else {
+            throw .wrongLength(field: field, bytes: bytes.count, limitBytes: count)
+        }
+        return try unsafe bytes.withUnsafeBufferPointer { (bytes) throws(WireError) in
+            try unsafe taken(copy(bytes))
+        }
+    }
+
     func writeForm<Form: WireForm>(
         _ form: Form
     ) throws(WireError) -> UnsafeMutablePointer<Form.Wire> {
