@@ -1,5 +1,6 @@
 import Foundation
 import ServingTypes
+import SharedMemory
 import Testing
 
 extension WorkerServiceTests {
@@ -30,12 +31,14 @@ extension WorkerServiceTests {
                 let time = ContinuousClock.now - start
                 try await Footprint.wait(ports: ports, toBe: before, within: .seconds(5))
                 let growth = try Footprint.residentBytes() - memory
+                let opened = try Footprint.descriptors() - files
                 print(
                     "\(Self.count) cancelled transfers over \(carrier) in \(time): memory grew by "
-                        + "\(growth >> 10) KiB, descriptors by "
-                        + "\(try Footprint.descriptors() - files), seed \(seed)")
-                // Other tests of this process need memory too, while this one runs.
-                #expect(growth < 256 << 20)
+                        + "\(growth >> 10) KiB, descriptors by \(opened), seed \(seed)")
+                // Beside the short sweeps other tests run in this process.
+                #expect(growth < (isLong ? 32 : 256) << 20)
+                // Memory that is kept for reuse has a descriptor.
+                #expect(!isLong || opened <= SharedMemoryLimits.memoryFiles)
                 let request = BenchRequest()
                 try await bench.expectRight(bench.answer(request), to: request)
                 try await bench.settle()

@@ -50,6 +50,10 @@ package enum TransportLimits {
     /// TLS records sent under one key: 64 GiB of full ones, a sixth of AES-GCM's limit
     /// (RFC 8446, 5.5).
     static let recordsPerKey = 1 << 22
+    /// What is sealed and sent, or received and opened, of a longer record at a time.
+    ///
+    /// Both sides work at once then. A multiple of the cipher's block.
+    static let sealedPartBytes = 64 << 10
     /// Longest plaintext of a sealed record.
     static let sealedRecordBytes = 256 << 10
     /// Sealed records under one key: 64 GiB of the longest ones, far below AES-GCM's limits.

@@ -1,7 +1,7 @@
 /// What is wrong with a piece of KV.
 ///
-/// After `unknownCodec` and `pieceHeaderInvalid` the bulk connection is closed, because the place of
-/// the next frame is unknown; after `pieceDamaged` it goes on, and the chunk is asked for again.
+/// After `unknownCodec` and `pieceHeaderInvalid` the bulk connection is closed, because the place
+/// of the next frame is unknown; after `pieceDamaged` it goes on, and the chunk is asked for again.
 package enum KVTransferError: Error, Hashable, Sendable {
     /// A piece's codec has no meaning in this version.
     case unknownCodec(UInt8)

@@ -47,15 +47,26 @@ internal import COpenSSL
     }
 
     /// Writes ciphertext and tag; `sealed` has room for both.
+    ///
+    /// - Parameter onPart: called with the ciphertext so far, several times in a long record.
     func seal(
         _ header: RecordHeader, _ plaintext: UnsafeRawBufferPointer,
-        into sealed: UnsafeMutableRawBufferPointer
+        into sealed: UnsafeMutableRawBufferPointer,
+        onPart: (Int) throws(TransportError) -> Void = { _ throws(TransportError) in }
     ) throws(TransportError) {
         precondition(
             purpose == .seal && plaintext.count == header.plainBytes
                 && sealed.count >= plaintext.count + RecordHeader.tagBytes)
         try begin(header)
-        unsafe try update(plaintext, to: sealed.baseAddress)
+        var start = 0
+        while start < plaintext.count {
+            let end = min(start + TransportLimits.sealedPartBytes, plaintext.count)
+            unsafe try update(
+                UnsafeRawBufferPointer(rebasing: plaintext[start..<end]),
+                to: sealed.baseAddress?.advanced(by: start))
+            if end < plaintext.count { try onPart(end) }
+            start = end
+        }
         var count: Int32 = 0
         let tag = unsafe sealed.baseAddress?.advanced(by: plaintext.count)
         try check(
@@ -73,9 +84,34 @@ internal import COpenSSL
         precondition(
             purpose == .open && bytes.count == header.plainBytes
                 && tag.count == RecordHeader.tagBytes)
-        try begin(header)
+        try beginOpening(header)
+        unsafe try open(part: bytes, of: bytes)
+        unsafe try finishOpening(bytes, tag: tag)
+    }
+
+    /// Begins a record whose ciphertext comes part by part.
+    func beginOpening(_ header: RecordHeader) throws(TransportError) { try begin(header) }
+
+    /// Opens the next part of a record in its place; it must not be used before the record is
+    /// finished.
+    func open(
+        part: UnsafeMutableRawBufferPointer, of bytes: UnsafeMutableRawBufferPointer
+    ) throws(TransportError) {
         do throws(TransportError) {
-            unsafe try update(UnsafeRawBufferPointer(bytes), to: bytes.baseAddress)
+            unsafe try update(UnsafeRawBufferPointer(part), to: part.baseAddress)
+        } catch {
+            LibraryErrors.clear()
+            unsafe OPENSSL_cleanse(bytes.baseAddress, bytes.count)
+            throw error
+        }
+    }
+
+    /// Checks the tag of a record all of whose parts were opened; leaves zeros if it is not
+    /// authentic.
+    func finishOpening(
+        _ bytes: UnsafeMutableRawBufferPointer, tag: UnsafeMutableRawBufferPointer
+    ) throws(TransportError) {
+        do throws(TransportError) {
             var count: Int32 = 0
             var nothing: UInt8 = 0
             let isAuthentic =

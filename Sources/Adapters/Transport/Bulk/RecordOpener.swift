@@ -96,6 +96,8 @@
             unsafe place.copyMemory(from: UnsafeRawBufferPointer(rebasing: stage[head]))
             received = received.dropFirst(head.count)
             var filled = head.count
+            var openedBytes = 0
+            try cipher.beginOpening(header)
             while filled < place.count {
                 let rest = unsafe UnsafeMutableRawBufferPointer(rebasing: place[filled...])
                 let room = unsafe UnsafeMutableRawBufferPointer(
@@ -104,12 +106,22 @@
                 guard count > 0 else { throw Self.cutOff }
                 received = 0..<max(0, count - rest.count)
                 filled += min(count, rest.count)
+                // What is here is opened while the rest is on its way.
+                let ready = filled - filled % TransportLimits.sealedPartBytes
+                if ready > openedBytes, filled < place.count {
+                    unsafe try cipher.open(
+                        part: UnsafeMutableRawBufferPointer(rebasing: place[openedBytes..<ready]),
+                        of: place)
+                    openedBytes = ready
+                }
             }
+            unsafe try cipher.open(
+                part: UnsafeMutableRawBufferPointer(rebasing: place[openedBytes...]), of: place)
             try receive(RecordHeader.tagBytes, deadline)
             let tag = received.prefix(RecordHeader.tagBytes)
             received = received.dropFirst(tag.count)
-            unsafe try cipher.open(
-                header, place, tag: UnsafeMutableRawBufferPointer(rebasing: stage[tag]))
+            unsafe try cipher.finishOpening(
+                place, tag: UnsafeMutableRawBufferPointer(rebasing: stage[tag]))
         } catch {
             unsafe place.initializeMemory(as: UInt8.self, repeating: 0)
             failure = error

@@ -7,6 +7,8 @@
     /// Sealed records that have not been sent yet, from its start.
     private let scratch: UnsafeMutableRawBufferPointer
     private var waitingBytes = 0
+    /// Bytes of the scratch that were sent ahead of a record's end.
+    private var sentBytes = 0
     private var failure: TransportError?
 
     init(socket: StreamSocket, cipher: RecordCipher) {
@@ -25,7 +27,7 @@
             while start < bytes.count {
                 let end = min(start + TransportLimits.sealedRecordBytes, bytes.count)
                 let piece = unsafe UnsafeRawBufferPointer(rebasing: bytes[start..<end])
-                unsafe try append(RecordHeader(plainBytes: piece.count), piece)
+                unsafe try append(RecordHeader(plainBytes: piece.count), piece, deadline)
                 if waitingBytes >= TransportLimits.gatheredBytes { try send(deadline) }
                 start = end
             }
@@ -40,7 +42,7 @@
     /// Tells the peer that nothing follows; nothing can be written after it.
     func end(_ deadline: Deadline) throws(TransportError) {
         try orFail { () throws(TransportError) in
-            unsafe try append(.end, UnsafeRawBufferPointer(start: nil, count: 0))
+            unsafe try append(.end, UnsafeRawBufferPointer(start: nil, count: 0), deadline)
             try send(deadline)
         }
         failure = .shutDown
@@ -58,7 +60,7 @@
     }
 
     private func append(
-        _ header: RecordHeader, _ plaintext: UnsafeRawBufferPointer
+        _ header: RecordHeader, _ plaintext: UnsafeRawBufferPointer, _ deadline: Deadline
     ) throws(TransportError) {
         let end = waitingBytes + header.wireBytes
         unsafe scratch.storeBytes(
@@ -66,14 +68,24 @@
         let body = waitingBytes + RecordHeader.byteCount
         unsafe try cipher.seal(
             header, plaintext,
-            into: UnsafeMutableRawBufferPointer(rebasing: scratch[body..<end]))
+            into: UnsafeMutableRawBufferPointer(rebasing: scratch[body..<end])
+        ) { sealed throws(TransportError) in
+            // The peer opens one part while the next is sealed.
+            try send(upTo: body + sealed, deadline)
+        }
         waitingBytes = end
     }
 
     private func send(_ deadline: Deadline) throws(TransportError) {
         guard waitingBytes > 0 else { return }
-        unsafe try socket.write(
-            UnsafeRawBufferPointer(rebasing: scratch[..<waitingBytes]), deadline)
+        try send(upTo: waitingBytes, deadline)
         waitingBytes = 0
+        sentBytes = 0
+    }
+
+    private func send(upTo end: Int, _ deadline: Deadline) throws(TransportError) {
+        unsafe try socket.write(
+            UnsafeRawBufferPointer(rebasing: scratch[sentBytes..<end]), deadline)
+        sentBytes = end
     }
 }
