@@ -73,6 +73,29 @@
             }
         }
 
+        @Test func `a new listener removes the old sockets of dead processes alone`() throws {
+            let folder = try makeFolder()
+            defer { removeFolder(folder) }
+            let alive = try LocalListener(directory: folder, name: "alive", logger: quiet)
+            defer { alive.stop() }
+            for name in ["dead", "young"] {
+                let socket = unsafe local_socket_listen("\(folder)/\(name)", 1)
+                try #require(socket >= 0)
+                close(socket)
+                try Data().write(to: URL(fileURLWithPath: "\(folder)/\(name).lock"))
+            }
+            for name in ["alive", "dead"] {
+                try FileManager.default.setAttributes(
+                    [.modificationDate: Date(timeIntervalSinceNow: -3600)],
+                    ofItemAtPath: "\(folder)/\(name).lock")
+            }
+            let new = try LocalListener(directory: folder, name: "new", logger: quiet)
+            defer { new.stop() }
+            let left = try FileManager.default.contentsOfDirectory(atPath: folder).sorted()
+            #expect(
+                left == ["alive", "alive.lock", "new", "new.lock", "young", "young.lock"])
+        }
+
         @Test func `a dead process's socket is replaced`() async throws {
             let folder = try makeFolder()
             defer { removeFolder(folder) }

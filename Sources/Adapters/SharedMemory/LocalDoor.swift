@@ -1,4 +1,5 @@
 import CSharedMemory
+import Foundation
 import Synchronization
 
 #if canImport(Glibc)
@@ -38,6 +39,7 @@ final class LocalDoor: Sendable {
             throw error
         }
         self.path = path
+        Self.sweep(directory)
     }
 
     private static func takeLock(for path: String) throws(LocalTransferError) -> Int32 {
@@ -61,6 +63,26 @@ final class LocalDoor: Sendable {
             throw .listenFailed(path: path, problem: LocalSocket.text(-socket))
         }
         return socket
+    }
+
+    /// Takes away what killed processes have left in the folder.
+    ///
+    /// A lock that can be had belongs to nobody, unless its process is just about to take it: young
+    /// ones stay.
+    private static func sweep(_ directory: String) {
+        let files = FileManager.default
+        let names = (try? files.contentsOfDirectory(atPath: directory)) ?? []
+        let locks = names.filter { $0.hasSuffix(".lock") }
+        for name in locks.prefix(SharedMemoryLimits.sweptDoors) {
+            let attributes = try? files.attributesOfItem(atPath: "\(directory)/\(name)")
+            guard let changed = attributes?[.modificationDate] as? Date,
+                changed.timeIntervalSinceNow < -SharedMemoryLimits.youngestSweptSeconds
+            else { continue }
+            let path = "\(directory)/\(name.dropLast(".lock".count))"
+            guard let lock = try? takeLock(for: path) else { continue }
+            _ = unsafe path.withCString { unsafe local_socket_remove($0) }
+            giveUp(lock, for: path)
+        }
     }
 
     /// Removed while it is held, so that nobody waits for a lock without a name.

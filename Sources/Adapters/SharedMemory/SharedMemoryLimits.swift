@@ -21,4 +21,8 @@ package enum SharedMemoryLimits {
     static let acceptPause = Duration.milliseconds(50)
     /// Pause of a sender while the listener's queue is full.
     static let connectPause = Duration.milliseconds(5)
+    /// Sockets of dead processes that a new listener removes from its folder.
+    package static let sweptDoors = 256
+    /// A socket younger than this may belong to a process that is just starting.
+    package static let youngestSweptSeconds = 60.0
 }
