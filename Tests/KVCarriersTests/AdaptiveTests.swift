@@ -47,7 +47,8 @@ import Transport
             }
         }
         let link = try #require(rule.linkBytesPerSecond)
-        #expect(link > 1e6 && link < 10e6)
+        // A slow peer, not loopback's gigabytes; other tests share the cores, so no closer bound.
+        #expect(link > 1e6 && link < 100e6)
         #expect(received.allSatisfy { $0.outcome == .whole })
         let peer = ["peer": Role.decodeWorker.name]
         #expect(registry.value("prefill_kv_compressing", peer) == (rule.isCompressing ? 1 : 0))
