@@ -10,7 +10,7 @@ import Testing
         _ tokens: Int = 30, held: Int = 0, resends: Int = 1
     ) -> KVAssembly {
         var assembly = KVAssembly(
-            attempt: attempt(1), tokens: tokens, heldTokens: held, allowedResends: resends)
+            tokens: tokens, heldTokens: held, allowedResends: resends)
         assembly.beginRound()
         return assembly
     }

@@ -7,7 +7,7 @@ import Testing
     @Test func `an accepted prompt opens its transfer and runs for one token`() {
         var bench = WorkerBench(.prefillWorker)
         let plan = TransferPlan(
-            attempt: attempt(1), sequence: SequenceID(1), decodeInstance: decode1,
+            attempt: attempt(1), decodeInstance: decode1,
             address: NetworkAddress(host: "decode-1", port: 2), secret: secret(9), tokens: 4,
             heldTokens: 0, expires: seconds(60))
         let job = SequenceJob(

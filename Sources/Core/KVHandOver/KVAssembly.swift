@@ -36,7 +36,6 @@ package struct KVAssembly: Hashable, Sendable {
         let refusals: Int
     }
 
-    package let attempt: AttemptID
     /// Tokens whose KV the sequence will have.
     package let tokens: Int
     /// Leading tokens that are not sent.
@@ -63,9 +62,8 @@ package struct KVAssembly: Hashable, Sendable {
     /// The engine has not said whether it can begin with the held tokens.
     private var awaitsHeldTokens: Bool
 
-    package init(attempt: AttemptID, tokens: Int, heldTokens: Int, allowedResends: Int) {
+    package init(tokens: Int, heldTokens: Int, allowedResends: Int) {
         precondition((0...tokens).contains(heldTokens), "holds more than the sequence")
-        self.attempt = attempt
         self.tokens = tokens
         self.heldTokens = heldTokens
         self.allowedResends = allowedResends

@@ -75,10 +75,6 @@ package struct DecodeMachine: Sendable {
     package var runningSequences: Int {
         reservations.values.count { $0.stage == .running }
     }
-    /// Reservations whose KV is still to come.
-    package var awaitingSequences: Int {
-        reservations.values.count { $0.stage == .reserved || $0.stage == .receiving }
-    }
 
     // MARK: Gateway
 
@@ -123,7 +119,7 @@ package struct DecodeMachine: Sendable {
             terms: terms, gateway: gateway, secret: secret, sequence: sequence, tokens: tokens,
             heldTokens: heldTokens, expires: now + terms.deadline,
             assembly: KVAssembly(
-                attempt: terms.attempt, tokens: tokens.count, heldTokens: heldTokens,
+                tokens: tokens.count, heldTokens: heldTokens,
                 allowedResends: limits.handOver.resends), lastProgress: now)
         attempts[sequence] = terms.attempt
         reservedTokens += neededTokens

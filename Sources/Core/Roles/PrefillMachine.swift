@@ -82,7 +82,7 @@ package struct PrefillMachine: Sendable {
             .prefillAccepted(PrefillAccepted(attempt: terms.attempt)), to: gateway)
         guard exportsKV else { return [accepted, .run(job)] }
         let plan = TransferPlan(
-            attempt: terms.attempt, sequence: sequence, decodeInstance: offer.decodeInstance,
+            attempt: terms.attempt, decodeInstance: offer.decodeInstance,
             address: offer.decodeBulkAddress, secret: offer.secret, tokens: tokens.count,
             heldTokens: offer.heldTokens, expires: expires)
         return [accepted, .openTransfer(plan), .run(job)]

@@ -35,7 +35,6 @@ package enum WorkerAction: Sendable, Hashable {
 /// A transfer the prefill side has to make.
 package struct TransferPlan: Sendable, Hashable {
     package var attempt: AttemptID
-    package var sequence: SequenceID
     package var decodeInstance: InstanceID
     package var address: NetworkAddress
     package var secret: ReservationSecret
@@ -47,12 +46,11 @@ package struct TransferPlan: Sendable, Hashable {
     package var expires: MonotonicTime
 
     package init(
-        attempt: AttemptID, sequence: SequenceID, decodeInstance: InstanceID,
+        attempt: AttemptID, decodeInstance: InstanceID,
         address: NetworkAddress, secret: ReservationSecret, tokens: Int, heldTokens: Int,
         expires: MonotonicTime
     ) {
         self.attempt = attempt
-        self.sequence = sequence
         self.decodeInstance = decodeInstance
         self.address = address
         self.secret = secret

@@ -57,10 +57,10 @@ final class KVDestination: Sendable {
             tokenStart: block.tokenStart, tokenCount: block.tokenCount,
             bytes: block.bytes.usedBytes, checksum: block.checksum)
         return state.withLock { state in
+            guard state.machine.isOpen(attempt) else { return [] }
             state.blocks[attempt, default: [:]][block.tokenStart] = block
-            let actions = state.machine.exported(attempt, facts, now: ProcessClock.now())
-            if !state.machine.isOpen(attempt) { state.blocks[attempt] = nil }
-            return perform(actions, &state)
+            return perform(
+                state.machine.exported(attempt, facts, now: ProcessClock.now()), &state)
         }
     }
 
