@@ -47,13 +47,13 @@ lint: ## check the format of Swift, and shell scripts where shellcheck is there
 tidy: ## check sizes, layers and words of the tree
 	$(locations) && swift test --disable-xctest $(libraries) --filter TidyTests
 
-protocols-check: ## see that the generated message code is what pdserve.proto says
+protocols-check: ## see that the generated message code is what Protocols/*.proto say
 	Scripts/protocols.sh --check
 
 format: ## format all Swift files in place
 	swift format --in-place --recursive --parallel Package.swift Sources Tests
 
-protocols: ## generate the message code from pdserve.proto
+protocols: ## generate the message code from Protocols/*.proto
 	Scripts/protocols.sh
 
 certificates: ## make an authority and a certificate per role in FOLDER for HOSTS

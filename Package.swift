@@ -78,10 +78,15 @@ let modules: [Module] = [
     Module(layer: .core, name: "ServingTypes"),
     Module(layer: .core, name: "InferenceEngine", uses: ["ServingTypes", "CMemoryPages"]),
     Module(layer: .core, name: "KVHandOver", uses: ["ServingTypes"]),
-    Module(layer: .core, name: "Scheduling", uses: ["ServingTypes"]),
+    Module(layer: .core, name: "ClusterRules", uses: ["ServingTypes"]),
+    Module(layer: .core, name: "Scheduling", uses: ["ServingTypes", "ClusterRules"]),
+    Module(layer: .core, name: "Grouping", uses: ["ServingTypes", "ClusterRules"]),
     Module(
         layer: .core, name: "Roles",
-        uses: ["ServingTypes", "Scheduling", "InferenceEngine", "KVHandOver"]),
+        uses: [
+            "ServingTypes", "ClusterRules", "Scheduling", "Grouping", "InferenceEngine",
+            "KVHandOver",
+        ]),
     Module(layer: .core, name: "ChatAPI", uses: ["ServingTypes"]),
     Module(
         layer: .core, name: "WireProtocol",
@@ -93,7 +98,16 @@ let modules: [Module] = [
     // Simulation: all roles in virtual time.
     Module(
         layer: .simulation, name: "ClusterSimulation",
-        uses: ["ServingTypes", "InferenceEngine", "KVHandOver", "Roles"]),
+        uses: [
+            "ServingTypes", "ClusterRules", "Scheduling", "InferenceEngine", "KVHandOver",
+            "Grouping", "Roles",
+        ]),
+    Module(
+        layer: .simulation, name: "PolicySimulation",
+        uses: [
+            "ServingTypes", "ClusterRules", "ClusterSimulation", "InferenceEngine", "KVHandOver",
+            "Roles", "Scheduling",
+        ]),
 
     // Adapters: move bytes, call C, read the host.
     Module(
@@ -129,6 +143,9 @@ let modules: [Module] = [
             "ServiceRuntime",
         ],
         products: [logging, metrics]),
+    Module(
+        layer: .adapter, name: "ClusterFile",
+        uses: ["ServingTypes", "ClusterRules", "ServiceRuntime"], products: [yams]),
     Module(layer: .adapter, name: "HostProbe", uses: ["ServingTypes"]),
     Module(
         layer: .adapter, name: "ServiceStart",
@@ -142,9 +159,10 @@ let modules: [Module] = [
     Module(
         layer: .adapter, name: "Measurement",
         uses: [
-            "ServingTypes", "InferenceEngine", "ChatAPI", "KVTransfer", "WireProtocol",
-            "LlamaEngine", "HTTPClient", "KVCarriers", "LocalCluster", "ServiceRuntime",
-            "ServiceStart", "SharedMemory", "Transport",
+            "ServingTypes", "InferenceEngine", "ChatAPI", "ClusterRules", "KVTransfer", "Roles",
+            "Scheduling", "WireProtocol", "LlamaEngine", "HTTPClient", "KVCarriers",
+            "LocalCluster", "ServiceRuntime", "ServiceStart", "SharedMemory", "SimulatedEngine",
+            "Transport",
         ],
         products: [logging, nioCore, nioHTTP1, nioPosix]),
 
@@ -152,7 +170,8 @@ let modules: [Module] = [
     Module(
         layer: .service, name: "SchedulerService",
         uses: [
-            "ServingTypes", "Roles", "Transport", "WireProtocol", "ServiceRuntime", "ServiceStart",
+            "ServingTypes", "ClusterRules", "ClusterFile", "Grouping", "Roles", "Transport",
+            "WireProtocol", "HTTPServer", "ServiceRuntime", "ServiceStart",
         ],
         products: [logging, metrics, serviceLifecycle]),
     Module(
@@ -173,8 +192,9 @@ let modules: [Module] = [
     Module(
         layer: .service, name: "GatewayService",
         uses: [
-            "ServingTypes", "InferenceEngine", "Roles", "ChatAPI", "WireProtocol", "Transport",
-            "HTTPServer", "ServiceRuntime", "ServiceStart", "LlamaEngine", "SimulatedEngine",
+            "ServingTypes", "ClusterRules", "ClusterFile", "InferenceEngine", "Roles", "ChatAPI",
+            "WireProtocol", "Transport", "HTTPServer", "ServiceRuntime", "ServiceStart",
+            "LlamaEngine", "SimulatedEngine",
         ],
         products: [logging, metrics, nioCore, serviceLifecycle]),
 
@@ -197,14 +217,15 @@ let modules: [Module] = [
     Module(
         layer: .executable, name: "pdserve",
         uses: [
-            "ServingTypes", "HTTPClient", "LocalCluster", "ServiceRuntime", "ServiceStart",
-            "Transport", "WireProtocol",
+            "ServingTypes", "ClusterRules", "ClusterFile", "HTTPClient", "LocalCluster", "Roles",
+            "ServiceRuntime", "ServiceStart", "Transport", "WireProtocol",
         ],
         products: [argumentParser, logging]),
     Module(
         layer: .executable, name: "benchmark",
         uses: [
-            "ServingTypes", "HTTPClient", "LocalCluster", "Measurement", "ServiceRuntime",
+            "ServingTypes", "ClusterRules", "PolicySimulation", "HTTPClient", "LocalCluster",
+            "Measurement", "ServiceRuntime",
             "ServiceStart",
         ],
         products: [argumentParser]),
@@ -261,22 +282,35 @@ let tests: [(name: String, uses: [String])] = [
     (
         "MeasurementTests",
         [
-            "Measurement", "ServingTypes", "benchmark", "gateway", "scheduler", "prefill-worker",
-            "decode-worker", "health-agent",
+            "Measurement", "Roles", "ClusterRules", "ServiceRuntime", "ServingTypes", "benchmark",
+            "gateway", "scheduler", "prefill-worker", "decode-worker", "health-agent",
         ]
     ),
-    ("SchedulingTests", ["Scheduling", "ServingTypes"]),
+    ("ClusterRulesTests", ["ClusterRules", "ServingTypes"]),
+    ("ClusterFileTests", ["ClusterFile", "ClusterRules", "ServingTypes"]),
+    ("SchedulingTests", ["Scheduling", "ClusterRules", "ServingTypes"]),
+    ("GroupingTests", ["Grouping", "ClusterRules", "ServingTypes"]),
     ("SimulationTests", ["ClusterSimulation", "ServingTypes"]),
-    ("ScenarioTests", ["Roles", "KVHandOver", "InferenceEngine", "ServingTypes"]),
+    ("PolicySimulationTests", ["PolicySimulation", "ClusterRules", "ServingTypes"]),
+    (
+        "ScenarioTests",
+        [
+            "Roles", "ClusterRules", "Grouping", "KVHandOver", "InferenceEngine", "ServingTypes",
+        ]
+    ),
     (
         "RolesTests",
-        ["Roles", "KVHandOver", "Scheduling", "InferenceEngine", "ServingTypes"]
+        [
+            "Roles", "ClusterRules", "Grouping", "KVHandOver", "Scheduling", "InferenceEngine",
+            "ServingTypes", "WireProtocol",
+        ]
     ),
 ]
 
 /// Folders of test targets with files that a test reads.
 let comparedFolders = [
     "WireProtocolTests": ["Golden"], "ScenarioTests": ["Scenarios"], "LlamaEngineTests": ["Models"],
+    "PolicySimulationTests": ["Traces"],
 ]
 
 for module in modules {

@@ -35,7 +35,19 @@ import Testing
         expected.sampling.topLogprobs = 20
         expected.seed = .max
         expected.stops = ["a", "b"]
+        expected.beginning = "hi"
         #expect(request == expected)
+    }
+
+    @Test func `the beginning is the first message's text, or the first prompt's, cut`() throws {
+        let parts = #"[{"type":"text","text":"You "},{"type":"text","text":"are"}]"#
+        let messages = #"[{"role":"system","content":\#(parts)},{"role":"user","content":"x"}]"#
+        #expect(try chat("", messages: messages).beginning == "You are")
+        #expect(try completion(#""prompt":["first","second"]"#).beginning == "first")
+        #expect(try completion(#""prompt":[1,2]"#).beginning == "")
+        let long = String(repeating: "ä", count: 2000)
+        let request = try completion("\"prompt\":\"\(long)\"")
+        #expect(request.beginning == String(long.prefix(APILimits.beginningCharacters)))
     }
 
     @Test func `what is left out or null takes OpenAI's defaults`() throws {

@@ -49,8 +49,8 @@ private final class FaultyBackend: ComputeBackend {
 
     func retain(slot: Int) {}
 
-    func truncate(slot: Int, tokens: Int) throws(EngineError) {
-        throw .computeFailed(code: -102)
+    func fork(slot: Int, from source: Int, tokens: Int) throws(EngineError) {
+        if tokens < 3 { throw .computeFailed(code: -102) }
     }
 
     func remove(slot: Int) {}
@@ -125,7 +125,7 @@ private final class FaultyBackend: ComputeBackend {
         await thread.shutdown()
     }
 
-    @Test func `retained KV that can't be shortened is gone and refused`() async throws {
+    @Test func `a fork that the device can't make is refused, its source stays`() async throws {
         var recorder = EngineRecorder()
         let thread = try thread(recorder)
         var retained = job(1)
@@ -133,13 +133,55 @@ private final class FaultyBackend: ComputeBackend {
         thread.submit(.run(retained))
         #expect(await recorder.outcome(of: SequenceID(1)).finish == .length)
         #expect(thread.progress.usedKVTokens == 3)
-        thread.submit(.adopt(SequenceID(2), from: SequenceID(1), tokens: 2))
+        thread.submit(.fork(SequenceID(2), from: SequenceID(1), tokens: 2))
         let second = await recorder.outcome(of: SequenceID(2)) { !$0.refusals.isEmpty }
         #expect(second.refusals.map(\.expectedToken) == [0])
         #expect(second.importedTokens == 0)
-        #expect(thread.progress.usedKVTokens == 0)
-        #expect(thread.progress.openSequences == 0)
+        #expect(thread.progress.usedKVTokens == 3)
+        #expect(thread.progress.openSequences == 1)
+        thread.submit(.fork(SequenceID(3), from: SequenceID(1), tokens: 3))
+        _ = await recorder.outcome(of: SequenceID(3)) { $0.importedTokens == 3 }
+        #expect(thread.progress.usedKVTokens == 3)
+        #expect(thread.progress.openSequences == 2)
         await thread.shutdown()
+    }
+
+    @Test func `a retained sequence is exported in blocks, a failure closes it`() async throws {
+        for fails in [false, true] {
+            var recorder = EngineRecorder()
+            let thread = try thread(recorder, failsExports: fails)
+            var retained = job(1)
+            retained.tokens = Array(repeating: 1, count: 20)
+            retained.retainsKV = true
+            thread.submit(.run(retained))
+            _ = await recorder.outcome(of: SequenceID(1))
+            thread.submit(.export(SequenceID(1), from: 1))
+            let outcome = await recorder.outcome(of: SequenceID(1)) {
+                $0.order.last == "e" || $0.error != nil
+            }
+            #expect(outcome.order == (fails ? "t" : "tbbbe"))
+            #expect(outcome.error == (fails ? .computeFailed(code: -101) : nil))
+            #expect(outcome.blocks.map(\.tokenStart) == (fails ? [] : [1, 9, 17]))
+            #expect(thread.progress.openSequences == (fails ? 0 : 1))
+            await thread.shutdown()
+        }
+    }
+
+    @Test func `progress tells prompts and decoding apart`() async throws {
+        var recorder = EngineRecorder()
+        let thread = try thread(recorder)
+        var long = job(1)
+        long.tokens = Array(repeating: 1, count: 20)
+        long.maximumNewTokens = 4
+        thread.submit(.run(long))
+        _ = await recorder.outcome(of: SequenceID(1))
+        await thread.shutdown()
+        let progress = thread.progress
+        #expect(progress.prefillTokens == 20)
+        #expect(progress.decodeSteps == 3)
+        #expect(progress.prefillDuration > .zero && progress.decodeDuration > .zero)
+        #expect(
+            progress.prefillDuration + progress.decodeDuration == progress.computeDuration)
     }
 
     @Test func `a backend that can't be made gives its error`() {

@@ -21,6 +21,12 @@ func routes() -> HTTPRoutes {
     routes.add("GET", "/header") { call in
         .bytes(Array((call.header("x-one") ?? "none").utf8), type: "text/plain")
     }
+    routes.add("GET", "/all") { call in
+        let fields = call.headers.filter { $0.key.hasPrefix("x-") }.map { "\($0.key)=\($0.value)" }
+        let text = ([call.remoteAddress] + fields.sorted()).joined(separator: ";")
+        return .bytes(Array(text.utf8), type: "text/plain")
+    }
+    routes.add("GET", "/locked") { _ in throw APIError.unauthorized }
     return routes
 }
 
@@ -115,6 +121,20 @@ private struct Broken: Error { var secret: String }
                 #expect(broken.body.contains("internal_error") && !broken.body.contains("s3cret"))
             }
             #expect(metrics.value("http_requests", ["route": "/busy", "status": "503"]) == 1)
+        }
+    }
+
+    @Test func `a handler sees all fields in lower case and the client's address`() async throws {
+        try await withEndpoint(routes()) { _, port, _ in
+            await onThread {
+                let client = RawClient(port)
+                client.get("/all", headers: "X-One: a\r\nx-one: b\r\nX-Two:  c \r\n")
+                #expect(client.receiveAnswer().body == "127.0.0.1;x-one=a, b;x-two=c")
+                client.get("/locked")
+                let locked = client.receiveAnswer().head
+                #expect(locked.hasPrefix("HTTP/1.1 401 "))
+                #expect(locked.lowercased().contains("www-authenticate: bearer realm="))
+            }
         }
     }
 

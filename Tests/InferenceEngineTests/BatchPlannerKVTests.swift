@@ -148,32 +148,75 @@ import Testing
         driver.run(1, prompt: 20, new: 4, retains: true)
         while driver.finish(of: 1) == nil { driver.step() }
         #expect(driver.planner.usedKVTokens == 23)
-        driver.adopt(2, from: 1, tokens: 18)
+        driver.fork(2, from: 1, tokens: 18)
         #expect(driver.imports(of: 2) == [18])
-        #expect(driver.planner.usedKVTokens == 18)
-        #expect(driver.planner.openSequences == 1)
-        #expect(!driver.planner.isOpen(SequenceID(1)))
+        #expect(driver.planner.usedKVTokens == 23)
+        #expect(driver.planner.openSequences == 2)
         driver.importBlock(2, 18, 6)
         driver.run(2, prompt: 25, new: 2, imported: 24)
+        #expect(driver.planner.usedKVTokens == 23 + 7)
         #expect(driver.step().map(\.tokenStart) == [24])
+        #expect(driver.usedCells == 23 + 7)
         driver.step()
         #expect(driver.finish(of: 2) == .length)
-        #expect(driver.planner.usedKVTokens == 0)
-        #expect(driver.removedSlots == [0])
+        #expect(driver.planner.usedKVTokens == 23)
+        #expect(driver.removedSlots == [1])
     }
 
-    @Test func `adopting what is not there is refused and changes nothing`() {
+    @Test func `KV that is shared lives until the last sequence is gone`() {
+        for order in [[1, 2, 3], [3, 2, 1], [2, 1, 3], [2, 3, 1]] as [[UInt64]] {
+            var driver = PlannerDriver()
+            driver.run(1, prompt: 20, retains: true)
+            driver.step()
+            driver.step()
+            driver.fork(2, from: 1, tokens: 12)
+            driver.fork(3, from: 1, tokens: 5)
+            for id in UInt64(2)...3 {
+                driver.run(id, prompt: 15, new: 3, imported: id == 2 ? 12 : 5, retains: true)
+            }
+            while driver.planner.nextStep().runs.isEmpty == false { driver.step() }
+            #expect(driver.planner.usedKVTokens == 20 + 5 + 12)
+            for id in order {
+                driver.receive(.cancel(SequenceID(id)))
+                #expect(driver.planner.usedKVTokens == driver.usedCells)
+            }
+            #expect(driver.usedCells == 0)
+        }
+    }
+
+    @Test func `what befalls a fork leaves its source alone, and the other way round`() {
+        var driver = PlannerDriver()
+        driver.run(1, prompt: 10, retains: true)
+        driver.step()
+        driver.refusesNext = true
+        driver.fork(2, from: 1, tokens: 6)
+        #expect(driver.refusals(of: 2) == [0] && driver.removedSlots == [1])
+        #expect(driver.planner.openSequences == 1 && driver.planner.usedKVTokens == 10)
+        driver.fork(3, from: 1, tokens: 6)
+        driver.run(3, prompt: 5000, imported: 6)
+        #expect(driver.error(of: 3) != nil)
+        #expect(driver.planner.usedKVTokens == 10)
+        driver.fork(4, from: 1, tokens: 6)
+        driver.run(4, prompt: 8, new: 4, imported: 6)
+        driver.receive(.cancel(SequenceID(1)))
+        #expect(driver.planner.usedKVTokens == 8)
+        while driver.planner.openSequences > 0 { driver.step() }
+        #expect(driver.tokens(of: 4) == 4)
+        #expect(driver.usedCells == 0 && driver.planner.usedKVTokens == 0)
+    }
+
+    @Test func `a fork of what is not there is refused and changes nothing`() {
         var driver = PlannerDriver()
         driver.run(1, prompt: 5, retains: true)
         driver.run(2, prompt: 5, new: 9)
         driver.step()
-        driver.adopt(3, from: 9, tokens: 1)
-        driver.adopt(3, from: 2, tokens: 1)
-        driver.adopt(3, from: 1, tokens: 6)
-        driver.adopt(3, from: 1, tokens: 0)
-        driver.adopt(3, from: 1, tokens: -1)
-        driver.adopt(1, from: 1, tokens: 2)
-        driver.adopt(2, from: 1, tokens: 2)
+        driver.fork(3, from: 9, tokens: 1)
+        driver.fork(3, from: 2, tokens: 1)
+        driver.fork(3, from: 1, tokens: 6)
+        driver.fork(3, from: 1, tokens: 0)
+        driver.fork(3, from: 1, tokens: -1)
+        driver.fork(1, from: 1, tokens: 2)
+        driver.fork(2, from: 1, tokens: 2)
         #expect(driver.refusals(of: 3) == [0, 0, 0, 0, 0])
         #expect(driver.refusals(of: 1) == [5])
         #expect(driver.refusals(of: 2) == [5])
@@ -184,24 +227,31 @@ import Testing
         driver.run(3, prompt: 11, imported: 10)
         #expect(driver.refusals(of: 3).count == 6)
         #expect(driver.error(of: 3) == nil)
-        driver.adopt(3, from: 1, tokens: 5)
+        driver.fork(3, from: 1, tokens: 5)
         #expect(driver.imports(of: 3) == [5])
         driver.step()
         #expect(driver.tokens(of: 2) == 2)
     }
 
-    @Test func `retained KV takes room and a slot until it is adopted`() {
-        var driver = PlannerDriver(capacity: 30, sequences: 2)
+    @Test func `retained KV takes room once and a slot for each sequence`() {
+        var driver = PlannerDriver(capacity: 30, sequences: 3)
         driver.run(1, prompt: 20, retains: true)
         driver.step()
         driver.step()
         driver.run(2, prompt: 11)
         #expect(driver.error(of: 2) == .noRoom(neededTokens: 11, freeTokens: 10))
-        driver.adopt(3, from: 1, tokens: 19)
-        driver.run(2, prompt: 11)
-        driver.run(4, prompt: 1)
-        #expect(driver.error(of: 4) == .noRoom(neededTokens: 1, freeTokens: 0))
+        driver.fork(3, from: 1, tokens: 19)
+        driver.run(3, prompt: 29, imported: 19)
+        driver.fork(4, from: 1, tokens: 20)
         #expect(driver.planner.usedKVTokens == 30)
+        driver.run(4, prompt: 21, imported: 20)
+        #expect(driver.error(of: 4) == .noRoom(neededTokens: 1, freeTokens: 0))
+        driver.fork(5, from: 1, tokens: 1)
+        driver.fork(6, from: 1, tokens: 1)
+        #expect(driver.imports(of: 5) == [1])
+        #expect(driver.error(of: 6) == .noRoom(neededTokens: 0, freeTokens: 0))
+        driver.receive(.cancel(SequenceID(1)))
+        #expect(driver.planner.usedKVTokens == 29)
     }
 
     @Test func `a job for a retained sequence is refused and frees it`() {

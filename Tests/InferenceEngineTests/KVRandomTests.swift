@@ -2,8 +2,8 @@ import InferenceEngine
 import ServingTypes
 import Testing
 
-/// Random blocks, jobs, adoptions and cancellations, many of them wrong, against a plain model of
-/// what must be there.
+/// Random blocks, jobs, forks, exports and cancellations, many of them wrong, against a plain model
+/// of what must be there.
 @Suite struct KVRandomTests {
     @Test(arguments: UInt64(0)..<60)
     func `each command has its answer and no token of room is lost`(seed: UInt64) {
@@ -24,7 +24,7 @@ import Testing
         for id in Array(model.open.keys) { submit(.cancel(id), &driver, &model) }
         #expect(driver.planner.usedKVTokens == 0, "seed \(seed)")
         #expect(driver.planner.openSequences == 0, "seed \(seed)")
-        #expect(driver.slotTokens.isEmpty, "seed \(seed)")
+        #expect(driver.cells.isEmpty, "seed \(seed)")
     }
 
     private func command(
@@ -34,7 +34,7 @@ import Testing
         let here = model.open[id]?.tokens ?? 0
         let isRight = Int.random(in: 0..<4, using: &generator) > 0
         let wrong = Int.random(in: 0...50, using: &generator)
-        switch Int.random(in: 0..<9, using: &generator) {
+        switch Int.random(in: 0..<11, using: &generator) {
         case 0...2:
             return .importKV(
                 id,
@@ -49,16 +49,29 @@ import Testing
                     sequence: id, tokens: Array(repeating: 1, count: here + more),
                     importedTokens: isRight ? here : wrong, sampling: SamplingParameters(),
                     maximumNewTokens: Int.random(in: 1...12, using: &generator),
+                    exportsKV: Bool.random(using: &generator),
+                    exportedFrom: Int.random(in: 0...40, using: &generator),
                     retainsKV: Bool.random(using: &generator)))
-        case 6...7:
-            let retained = model.open.filter(\.value.isRetained).keys.map(\.value).sorted()
-            let from = retained.randomElement(using: &generator).map { SequenceID($0) } ?? id
+        case 6...8:
+            let from = retained(model, using: &generator) ?? id
             let length = max(1, model.open[from]?.tokens ?? 1)
-            return .adopt(
+            return .fork(
                 id, from: from,
                 tokens: isRight ? Int.random(in: 1...length, using: &generator) : wrong)
+        case 9:
+            let from = isRight ? retained(model, using: &generator) ?? id : id
+            let length = model.open[from]?.tokens ?? 1
+            return .export(
+                from, from: isRight ? Int.random(in: 0...length, using: &generator) : wrong)
         default: return .cancel(id)
         }
+    }
+
+    private func retained(
+        _ model: KVModel, using generator: inout SeededGenerator
+    ) -> SequenceID? {
+        let all = model.open.filter(\.value.isRetained).keys.map(\.value).sorted()
+        return all.randomElement(using: &generator).map { SequenceID($0) }
     }
 
     private func submit(
@@ -72,9 +85,11 @@ import Testing
         driver.refusesNext = false
         switch command {
         case .importKV(let id, let block): model.imported(block, for: id, driver)
-        case .adopt(let id, let retained, let tokens):
-            model.adopted(retained, as: id, tokens: tokens, driver)
+        case .fork(let id, let retained, let tokens):
+            model.forked(retained, as: id, tokens: tokens, driver)
+        case .export(let id, let start): model.exporting(id, from: start, driver)
         case .run(let job): model.started(job, driver)
+        case .limitStep: break
         case .cancel(let id): model.cancelled(id, driver)
         }
         model.check(driver)
@@ -85,6 +100,9 @@ import Testing
         using generator: inout SeededGenerator
     ) {
         driver.events = []
+        driver.exports = []
+        driver.exportPresent()
+        model.exported(driver.exports)
         let step = driver.planner.nextStep()
         driver.note(step.actions)
         driver.compute(step.runs)
@@ -107,11 +125,17 @@ import Testing
 private struct KVModel {
     struct Sequence {
         /// Tokens of KV that are there.
-        var tokens = 0
+        var tokens: Int { cells.count }
+        /// The KV, a number for each token; forks have the same numbers.
+        var cells: [Int] = []
         /// Tokens of the prompt that are not computed yet; nil without a job.
         var prompt: Int?
         var retains = false
         var isRetained = false
+        /// From where on KV has to leave, and how far it has; nil if none has.
+        var exportedFrom: Int?
+        var exportedTo = 0
+        var waitsForExportEnd = false
 
         var takesBlocks: Bool { prompt == nil && !isRetained }
     }
@@ -123,6 +147,7 @@ private struct KVModel {
     }
 
     let seed: UInt64
+    private var lastCell = 0
     var open: [SequenceID: Sequence] = [:]
     var refused: Set<SequenceID> = []
     /// The backend refused what the planner had taken.
@@ -130,7 +155,7 @@ private struct KVModel {
 
     init(seed: UInt64) { self.seed = seed }
 
-    /// The one answer to a block or an adoption.
+    /// The one answer to a block or a fork.
     private func answer(in driver: PlannerDriver, to id: SequenceID) -> Answer? {
         #expect(driver.events.count == 1, "seed \(seed)")
         switch driver.events.first {
@@ -150,7 +175,7 @@ private struct KVModel {
         case .imported(let tokens):
             #expect(fits && !backendRefused, "seed \(seed)")
             #expect(tokens == present.tokens + block.tokenCount, "seed \(seed)")
-            open[id, default: Sequence()].tokens = tokens
+            fill(id, tokens: block.tokenCount)
             refused.remove(id)
         case .refused(let token):
             #expect(token == present.tokens, "seed \(seed)")
@@ -162,24 +187,59 @@ private struct KVModel {
         }
     }
 
-    mutating func adopted(
+    mutating func forked(
         _ retained: SequenceID, as id: SequenceID, tokens: Int, _ driver: PlannerDriver
     ) {
         let present = open[retained]
         let fits =
             open[id] == nil && present?.isRetained == true
             && (1...max(1, present?.tokens ?? 0)).contains(tokens)
-        let isTaken = answer(in: driver, to: id) == .imported(tokens: tokens)
-        #expect(isTaken == (fits && !backendRefused), "seed \(seed)")
-        if isTaken {
-            close(id)
-            open[id] = Sequence(tokens: tokens)
-        } else {
+        switch answer(in: driver, to: id) {
+        case .imported(tokens):
+            #expect(fits && !backendRefused, "seed \(seed)")
+            open[id] = Sequence(cells: Array((present?.cells ?? []).prefix(tokens)))
+            refused.remove(id)
+        case .failed:
+            #expect(fits && open.count == driver.planner.limits.maximumSequences, "seed \(seed)")
+            refused.remove(id)
+        case .refused(let token):
+            #expect(!fits || backendRefused, "seed \(seed)")
+            #expect(token == open[id]?.tokens ?? 0, "seed \(seed)")
             if open[id]?.takesBlocks ?? true { refused.insert(id) }
-            #expect(driver.refusals(of: id.value) == [open[id]?.tokens ?? 0], "seed \(seed)")
+        default: Issue.record("another answer, seed \(seed)")
         }
-        // A backend that can't shorten KV loses it.
-        if fits { open[retained] = nil }
+    }
+
+    mutating func exporting(_ id: SequenceID, from start: Int, _ driver: PlannerDriver) {
+        guard let present = open[id], present.isRetained, !present.waitsForExportEnd,
+            0...present.tokens ~= start
+        else {
+            #expect(driver.error(of: id.value) != nil, "seed \(seed)")
+            return close(id)
+        }
+        open[id]?.exportedFrom = start
+        open[id]?.exportedTo = start
+        open[id]?.waitsForExportEnd = true
+        #expect(driver.events.isEmpty == (start < present.tokens), "seed \(seed)")
+        reported(driver.events)
+    }
+
+    /// What left between two iterations: in order, without gaps.
+    mutating func exported(_ exports: [BatchPlanner.Export]) {
+        for export in exports {
+            left(export.tokens, of: export.sequence)
+        }
+    }
+
+    private mutating func left(_ tokens: Range<Int>, of id: SequenceID) {
+        #expect(open[id]?.exportedFrom != nil, "seed \(seed)")
+        #expect(open[id]?.exportedTo == tokens.lowerBound, "seed \(seed)")
+        open[id]?.exportedTo = tokens.upperBound
+    }
+
+    private mutating func fill(_ id: SequenceID, tokens: Int) {
+        open[id, default: Sequence()].cells += lastCell + 1..<lastCell + 1 + tokens
+        lastCell += tokens
     }
 
     mutating func started(_ job: SequenceJob, _ driver: PlannerDriver) {
@@ -192,8 +252,9 @@ private struct KVModel {
             #expect(driver.events.isEmpty, "seed \(seed)")
             #expect(present.takesBlocks && job.importedTokens == present.tokens, "seed \(seed)")
             open[id] = Sequence(
-                tokens: present.tokens, prompt: job.tokens.count - present.tokens,
-                retains: job.retainsKV)
+                cells: present.cells, prompt: job.tokens.count - present.tokens,
+                retains: job.retainsKV, exportedFrom: job.exportsKV ? job.exportedFrom : nil,
+                exportedTo: job.exportedFrom)
             refused.remove(id)
         } else {
             #expect(driver.error(of: id.value) != nil, "seed \(seed)")
@@ -213,8 +274,13 @@ private struct KVModel {
                 Issue.record("a sequence without a job computes, seed \(seed)")
                 continue
             }
-            open[run.sequence]?.tokens += run.tokens.count
+            fill(run.sequence, tokens: run.tokens.count)
             open[run.sequence]?.prompt = max(0, prompt - run.tokens.count)
+            if run.exports { left(run.exported, of: run.sequence) }
+            guard let sequence = open[run.sequence], let start = sequence.exportedFrom else {
+                continue
+            }
+            #expect(sequence.exportedTo == max(start, sequence.tokens), "seed \(seed)")
         }
     }
 
@@ -227,7 +293,12 @@ private struct KVModel {
                     close(id)
                     continue
                 }
-                open[id] = Sequence(tokens: sequence.tokens, isRetained: true)
+                open[id] = Sequence(cells: sequence.cells, isRetained: true)
+            case .exportEnded(let id):
+                #expect(open[id]?.waitsForExportEnd == true, "seed \(seed)")
+                #expect(open[id]?.exportedTo == open[id]?.tokens, "seed \(seed)")
+                open[id]?.waitsForExportEnd = false
+                open[id]?.exportedFrom = nil
             case .failed(let id, _): close(id)
             default: Issue.record("\(event), seed \(seed)")
             }
@@ -241,11 +312,13 @@ private struct KVModel {
 
     func check(_ driver: PlannerDriver) {
         let planner = driver.planner
-        let used = open.values.reduce(0) { $0 + $1.tokens + ($1.prompt ?? 0) }
+        let cells = Set(open.values.flatMap(\.cells)).count
+        let used = cells + open.values.reduce(0) { $0 + ($1.prompt ?? 0) }
         #expect(planner.usedKVTokens == used, "seed \(seed)")
         #expect(used <= planner.limits.kvCapacityTokens, "seed \(seed)")
         #expect(planner.openSequences == open.count, "seed \(seed)")
-        let held = driver.slotTokens.values.reduce(0, +)
-        #expect(held == open.values.reduce(0) { $0 + $1.tokens }, "seed \(seed)")
+        #expect(driver.usedCells == cells, "seed \(seed)")
+        let held = driver.cells.values.map(\.count).sorted()
+        #expect(held == open.values.map(\.tokens).filter { $0 > 0 }.sorted(), "seed \(seed)")
     }
 }

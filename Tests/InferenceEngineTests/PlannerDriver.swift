@@ -8,10 +8,13 @@ struct PlannerDriver {
     var events: [EngineEvent] = []
     var begun: [SequenceID] = []
     var removedSlots: [Int] = []
-    /// Tokens of KV in the slots that hold any.
-    var slotTokens: [Int: Int] = [:]
-    /// The backend refuses the next block, or the next truncation.
+    /// The cells of KV of the slots that hold any, in order; shared ones are in several.
+    var cells: [Int: [Int]] = [:]
+    private var lastCell = 0
+    /// The backend refuses the next block, or the next fork.
     var refusesNext = false
+    /// What was exported between iterations.
+    var exports: [BatchPlanner.Export] = []
 
     init(
         context: Int = 1000, capacity: Int = 2000, microBatch: Int = 16, sequences: Int = 8,
@@ -30,21 +33,32 @@ struct PlannerDriver {
             case .report(let event): events.append(event)
             case .remove(let slot):
                 removedSlots.append(slot)
-                slotTokens[slot] = nil
+                cells[slot] = nil
             case .importBlock(let block, let slot):
                 if refusesNext { return refuse(command) }
-                #expect(slotTokens[slot] ?? 0 == block.tokenStart)
-                slotTokens[slot, default: 0] += block.tokenCount
-            case .truncate(let slot, let tokens):
+                #expect(tokens(inSlot: slot) == block.tokenStart)
+                fill(slot, tokens: block.tokenCount)
+            case .fork(let slot, let source, let tokens):
                 if refusesNext { return refuse(command) }
-                #expect(tokens > 0 && tokens <= slotTokens[slot] ?? 0)
-                slotTokens[slot] = tokens
+                #expect(tokens > 0 && tokens <= self.tokens(inSlot: source))
+                #expect(cells[slot] == nil)
+                cells[slot] = cells[source].map { Array($0.prefix(tokens)) }
             case .begin(let job, let slot):
-                #expect(slotTokens[slot] ?? 0 == job.importedTokens)
+                #expect(tokens(inSlot: slot) == job.importedTokens)
                 begun.append(job.sequence)
-            case .retain(let slot): #expect(slotTokens[slot] ?? 0 > 0)
+            case .retain(let slot): #expect(tokens(inSlot: slot) > 0)
             }
         }
+    }
+
+    func tokens(inSlot slot: Int) -> Int { cells[slot]?.count ?? 0 }
+
+    /// Cells that hold KV of any slot.
+    var usedCells: Int { Set(cells.values.joined()).count }
+
+    private mutating func fill(_ slot: Int, tokens: Int) {
+        cells[slot, default: []] += lastCell + 1..<lastCell + 1 + tokens
+        lastCell += tokens
     }
 
     /// As a backend that finds the block damaged.
@@ -77,11 +91,28 @@ struct PlannerDriver {
         receive(.importKV(SequenceID(id), block))
     }
 
-    mutating func adopt(_ id: UInt64, from retained: UInt64, tokens: Int) {
-        receive(.adopt(SequenceID(id), from: SequenceID(retained), tokens: tokens))
+    mutating func fork(_ id: UInt64, from retained: UInt64, tokens: Int) {
+        receive(.fork(SequenceID(id), from: SequenceID(retained), tokens: tokens))
+    }
+
+    /// Exports what may leave between two iterations; returns the ranges.
+    @discardableResult
+    mutating func exportPresent() -> [Range<Int>] {
+        let before = exports.count
+        for _ in 0..<planner.exportsPerStep {
+            guard let export = planner.nextExport() else { break }
+            #expect(!export.tokens.isEmpty)
+            #expect(export.tokens.count <= planner.limits.microBatchTokens)
+            #expect(export.tokens.upperBound <= tokens(inSlot: export.slot))
+            exports.append(export)
+            note(planner.exported(export))
+        }
+        return exports.dropFirst(before).map(\.tokens)
     }
 
     /// Computes one iteration; each sample is token 2.
+    ///
+    /// Without exports of KV that is there: sequences with such wait.
     @discardableResult
     mutating func step(endsGeneration: Bool = false) -> [BatchPlanner.Run] {
         let step = planner.nextStep()
@@ -97,8 +128,8 @@ struct PlannerDriver {
 
     mutating func compute(_ runs: [BatchPlanner.Run]) {
         for run in runs {
-            #expect(slotTokens[run.slot] ?? 0 == run.tokenStart)
-            slotTokens[run.slot, default: 0] += run.tokens.count
+            #expect(tokens(inSlot: run.slot) == run.tokenStart)
+            fill(run.slot, tokens: run.tokens.count)
         }
     }
 

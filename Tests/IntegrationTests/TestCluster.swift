@@ -19,9 +19,11 @@ struct TestCluster: Sendable {
     let cluster: LocalCluster
 
     /// Starts a cluster, runs the body and stops it, whatever happens.
+    ///
+    /// - Parameter path: what simulated engines take for their model file.
     static func run(
         prefill: Int = 1, decode: Int = 1, engine: String = "llama", model: String = model,
-        arguments: [Role: [String]] = [:],
+        path: String? = nil, arguments: [Role: [String]] = [:],
         _ body: (TestCluster) async throws -> Void
     ) async throws {
         let folder = FileManager.default.temporaryDirectory
@@ -29,7 +31,7 @@ struct TestCluster: Sendable {
         defer { try? FileManager.default.removeItem(at: folder) }
         var settings = LocalCluster.Settings(
             executables: executables, folder: folder,
-            modelPath: engine == "llama" ? model : nil)
+            modelPath: engine == "llama" ? model : path)
         settings.engine = engine
         settings.prefillWorkers = prefill
         settings.decodeWorkers = decode

@@ -30,6 +30,7 @@ struct Outcome {
             self.finish = finish
             order += "t"
         case .failed(_, let error): self.error = error
+        case .exportEnded: order += "e"
         case .cancelled: wasCancelled = true
         case .engineLost(let error): self.error = error
         }
@@ -79,7 +80,7 @@ extension EngineEvent {
     var sequence: SequenceID? {
         switch self {
         case .imported(let id, _), .blockRefused(let id, _, _), .exported(let id, _),
-            .token(let id, _, _), .failed(let id, _), .cancelled(let id):
+            .token(let id, _, _), .failed(let id, _), .cancelled(let id), .exportEnded(let id):
             id
         case .engineLost: nil
         }

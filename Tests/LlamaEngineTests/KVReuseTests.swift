@@ -104,10 +104,11 @@ extension LlamaEngineTests {
             // Other text from a multiple of the micro-batch on: the same cuts, the same digits.
             let next = SequenceJob.greedy(
                 Array(text.prefix(256)) + text.suffix(300), new: 12, id: 2)
-            var adopted = next
-            adopted.importedTokens = 256
-            other.submit(.adopt(SequenceID(2), from: SequenceID(1), tokens: 256))
-            let output = await otherOutput(adopted)
+            var forked = next
+            forked.importedTokens = 256
+            other.submit(.fork(SequenceID(2), from: SequenceID(1), tokens: 256))
+            other.submit(.cancel(SequenceID(1)))
+            let output = await otherOutput(forked)
             #expect(output == (await self.output(next)))
             #expect(other.progress.usedKVTokens == 0)
         }
@@ -119,10 +120,11 @@ extension LlamaEngineTests {
             let answer = await otherOutput(turn).map(\.token)
             var next = SequenceJob.greedy(turn.tokens + answer + text.suffix(50), new: 12, id: 2)
             next.sampling.topLogprobs = 2
-            var adopted = next
-            adopted.importedTokens = 319
-            other.submit(.adopt(SequenceID(2), from: SequenceID(1), tokens: 319))
-            let continued = await otherOutput(adopted)
+            var forked = next
+            forked.importedTokens = 319
+            other.submit(.fork(SequenceID(2), from: SequenceID(1), tokens: 319))
+            other.submit(.cancel(SequenceID(1)))
+            let continued = await otherOutput(forked)
             // The answer was computed token by token there and as a prompt here: the texts may part
             // where two tokens are nearly equally likely.
             for (expected, actual) in zip(await output(next), continued) {
@@ -135,7 +137,7 @@ extension LlamaEngineTests {
         }
 
         @Test(arguments: [256, 300, 690])
-        mutating func `an adopted beginning and the exported rest make the whole`(
+        mutating func `a kept beginning and the exported rest make the whole`(
             kept: Int
         ) async throws {
             let job = SequenceJob.greedy(try TinyModel.prompt(tokens: 700), new: 12, id: 5)
@@ -148,7 +150,8 @@ extension LlamaEngineTests {
             let (blocks, first) = await exported(job, from: kept)
             #expect(blocks.first?.tokenStart == kept)
             #expect(blocks.reduce(0) { $0 + $1.tokenCount } == 700 - kept)
-            other.submit(.adopt(job.sequence, from: before.sequence, tokens: kept))
+            other.submit(.fork(job.sequence, from: before.sequence, tokens: kept))
+            other.submit(.cancel(before.sequence))
             for block in blocks { other.submit(.importKV(job.sequence, block)) }
             let rest = rest(job, after: try #require(first))
             #expect([first] + (await otherOutput(rest)) == whole)
@@ -170,7 +173,8 @@ extension LlamaEngineTests {
                     #expect(await otherEvents.outcome(of: turn.sequence).wasCancelled)
                     continue
                 }
-                other.submit(.adopt(next, from: turn.sequence, tokens: kept))
+                other.submit(.fork(next, from: turn.sequence, tokens: kept))
+                other.submit(.cancel(turn.sequence))
                 if round % 3 == 1 {
                     turn.tokens = Array(prompt.prefix(8))
                     turn.sequence = next

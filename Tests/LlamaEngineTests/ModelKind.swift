@@ -113,6 +113,24 @@ struct EnginePair {
         return outcome
     }
 
+    /// What the prefilling engine makes of blocks and first token.
+    mutating func continued(
+        _ job: SequenceJob, _ blocks: [KVBlock], _ first: TokenOutput?
+    ) async throws -> [TokenOutput] {
+        let first = try #require(first)
+        var rest = job
+        rest.tokens.append(first.token)
+        rest.outputTokens += 1
+        rest.importedTokens = job.tokens.count
+        rest.maximumNewTokens -= 1
+        for block in blocks { prefill.submit(.importKV(job.sequence, block)) }
+        return [first] + (await whole(rest))
+    }
+
+    mutating func prefillOutcome(of sequence: SequenceID) async -> Outcome {
+        await events.outcome(of: sequence)
+    }
+
     mutating func divided(_ job: SequenceJob) async throws -> [TokenOutput] {
         let (blocks, first) = await exported(job)
         return try await decoded(job, blocks, first)

@@ -132,7 +132,7 @@ extension LlamaEngineTests {
             next.tokens = Array(turn.tokens.prefix(kept)) + next.tokens.dropFirst(kept)
             let whole = await pair.whole(next)
             next.importedTokens = kept
-            pair.decode.submit(.adopt(next.sequence, from: turn.sequence, tokens: kept))
+            pair.decode.submit(.fork(next.sequence, from: turn.sequence, tokens: kept))
             expectSame(whole, await pair.decodeOutcome(next).outputs)
         }
 
@@ -152,7 +152,7 @@ extension LlamaEngineTests {
             var next = ModelKind.job(tokens: 600, new: 20, id: 2, seed: 2)
             next.tokens = Array(job.tokens.prefix(300)) + next.tokens.dropFirst(300)
             next.importedTokens = 300
-            pair.decode.submit(.adopt(next.sequence, from: job.sequence, tokens: 300))
+            pair.decode.submit(.fork(next.sequence, from: job.sequence, tokens: 300))
             let outcome = await pair.decodeOutcome(next) { !$0.refusals.isEmpty }
             #expect(
                 outcome.refusals
@@ -161,7 +161,9 @@ extension LlamaEngineTests {
                             expectedToken: 0,
                             reason: "the KV before token 300 is no longer whole")
                     ])
-            #expect(pair.decode.progress.usedKVTokens == 0)
+            // The source stays as it is.
+            #expect(pair.decode.progress.openSequences == 1)
+            #expect(pair.decode.progress.usedKVTokens == 521)
         }
     }
 }

@@ -8,7 +8,7 @@ import Testing
     private func receiving(
         _ change: (inout WorkerLimits) -> Void = { _ in }
     ) -> WorkerBench {
-        var bench = WorkerBench(.decodeWorker, change)
+        var bench = WorkerBench(.decode, change)
         _ = bench.reserve(terms(attempt(1)))
         _ = bench.offerKV(attempt(1), chunkTokens: 1)
         _ = bench.land(attempt(1), 0, 1)
@@ -72,7 +72,7 @@ import Testing
     }
 
     @Test func `a sequence that runs does not need its sender`() {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         bench.run(terms(attempt(1)), as: 1)
         _ = bench.linkLost()
         #expect(bench.tick(.seconds(30)) == [])
@@ -80,7 +80,7 @@ import Testing
     }
 
     @Test func `a last word that was lost is the answer to the next offer`() {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         bench.run(terms(attempt(1)), as: 1)
         _ = bench.linkLost()
         #expect(
@@ -89,7 +89,7 @@ import Testing
     }
 
     @Test func `an offer of what is whole, but not imported, is granted and done in the end`() {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         _ = bench.reserve(terms(attempt(1)))
         _ = bench.offerKV(attempt(1))
         _ = bench.land(attempt(1), 0, 3)
@@ -103,7 +103,7 @@ import Testing
     }
 
     @Test func `an offer comes again after the whole KV was refused`() {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         _ = bench.reserve(terms(attempt(1)))
         _ = bench.offerKV(attempt(1))
         _ = bench.land(attempt(1), 0, 3)
@@ -142,7 +142,7 @@ import Testing
 
     @Test func `a block the engine refuses is sent again, and the sequence runs after all`() throws
     {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         _ = bench.reserve(terms(attempt(1)))
         _ = bench.offerKV(attempt(1), chunkTokens: 1)
         for start in 0..<3 { _ = bench.land(attempt(1), start, 1) }
@@ -185,7 +185,7 @@ import Testing
     // MARK: Standing still
 
     @Test func `a sender that stands inside a chunk is given up, one that computes is not`() {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         _ = bench.reserve(terms(attempt(1), deadline: .seconds(600)))
         _ = bench.offerKV(attempt(1), chunkTokens: 2)
         #expect(bench.tick(.seconds(100)) == [])

@@ -7,7 +7,7 @@ import Testing
     let free = 1000
 
     @Test func `room is promised for prompt and longest output`() {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         let granted = ReservationGranted(attempt: attempt(1), secret: secret(9), kvBytes: 80)
         #expect(bench.reserve(terms(attempt(1))) == [sends(.reservationGranted(granted))])
         #expect(bench.status.freeKVBytes == free - 80)
@@ -16,7 +16,7 @@ import Testing
     }
 
     @Test func `numbers that do not fit together are refused`() {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         #expect(bench.reserve(terms(attempt(1)), prompt: []).refusal?.code == .invalid)
         #expect(bench.reserve(terms(attempt(1), maximumNewTokens: 0)).refusal?.code == .invalid)
         #expect(bench.reserve(terms(attempt(1), outputTokens: 3)).refusal?.code == .invalid)
@@ -26,15 +26,15 @@ import Testing
     }
 
     @Test func `a sequence longer than context or KV is too long`() {
-        var bench = WorkerBench(.decodeWorker, capacity: 50, context: 60)
+        var bench = WorkerBench(.decode, capacity: 50, context: 60)
         #expect(bench.reserve(terms(attempt(1), maximumNewTokens: 48)).refusal?.code == .tooLong)
         #expect(bench.reserve(terms(attempt(1), maximumNewTokens: 47)).refusal == nil)
-        var short = WorkerBench(.decodeWorker, capacity: 100, context: 60)
+        var short = WorkerBench(.decode, capacity: 100, context: 60)
         #expect(short.reserve(terms(attempt(1), maximumNewTokens: 58)).refusal?.code == .tooLong)
     }
 
     @Test func `KV is never over-committed`() {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         _ = bench.reserve(terms(attempt(1), maximumNewTokens: 57))
         let refused = bench.reserve(terms(attempt(2), maximumNewTokens: 38)).refusal
         #expect(
@@ -46,7 +46,7 @@ import Testing
     }
 
     @Test func `sequences are limited whatever their size`() {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         for number in UInt64(1)...3 { _ = bench.reserve(terms(attempt(number))) }
         let refused = bench.reserve(terms(attempt(4))).refusal
         #expect(refused?.code == .noKVRoom)
@@ -54,7 +54,7 @@ import Testing
     }
 
     @Test func `after a refusal freed room is called until all is free`() {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         for number in UInt64(1)...4 { _ = bench.reserve(terms(attempt(number))) }
         for (number, bytes) in [(UInt64(1), 840), (2, 920), (3, 1000)] {
             #expect(
@@ -66,7 +66,7 @@ import Testing
     }
 
     @Test func `a reservation nobody used is freed at once by a cancellation`() {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         _ = bench.reserve(terms(attempt(1)))
         #expect(bench.cancel(attempt(1)) == [])
         #expect(bench.machine.isIdle)
@@ -75,7 +75,7 @@ import Testing
 
     @Test func `a cancelled sequence sends nothing more, even if it ends by itself`() {
         for finishes in [true, false] {
-            var bench = WorkerBench(.decodeWorker)
+            var bench = WorkerBench(.decode)
             bench.run(terms(attempt(1)), as: 1)
             #expect(bench.cancel(attempt(1)) == [.cancelSequence(SequenceID(1))])
             #expect(bench.status.runningSequences == 0)
@@ -89,14 +89,14 @@ import Testing
     }
 
     @Test func `a failed engine fails the request and frees its room`() {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         bench.run(terms(attempt(1)), as: 1)
         #expect(bench.engineFailed(1).failures == [.engine])
         #expect(bench.machine.isIdle)
     }
 
     @Test func `a failure that crosses the cancellation only frees the room`() {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         bench.run(terms(attempt(1)), as: 1)
         _ = bench.cancel(attempt(1))
         #expect(bench.engineFailed(1) == [])
@@ -104,14 +104,14 @@ import Testing
     }
 
     @Test func `a sequence the engine dropped by itself fails its request`() {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         bench.run(terms(attempt(1)), as: 1)
         #expect(bench.engineCancelled(1).failures == [.engine])
         #expect(bench.machine.isIdle)
     }
 
     @Test func `a lost gateway takes its own requests with it, in order`() {
-        var bench = WorkerBench(.decodeWorker, sequences: 9)
+        var bench = WorkerBench(.decode, sequences: 9)
         for number in UInt64(1)...4 { bench.run(terms(attempt(number)), as: number) }
         _ = bench.reserve(terms(attempt(5)), from: WorkerBench.otherGateway)
         #expect(
@@ -122,7 +122,7 @@ import Testing
     }
 
     @Test func `whatever outlives its request is ended, the oldest first`() {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         bench.run(terms(attempt(1), deadline: .seconds(5)), as: 1)
         _ = bench.reserve(terms(attempt(2), deadline: .seconds(5)))
         _ = bench.reserve(terms(attempt(3), deadline: .seconds(9)))
@@ -135,7 +135,7 @@ import Testing
     }
 
     @Test func `words about unknown sequences are ignored`() {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         #expect(bench.cancel(attempt(1)) == [])
         #expect(bench.sampled(1, 7) == [])
         #expect(bench.engineFailed(1) == [])

@@ -6,7 +6,7 @@ import Testing
 
 @Suite struct DecodeTransferTests {
     @Test func `KV comes in and the sequence runs with the first token appended`() throws {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         _ = bench.reserve(terms(attempt(1), outputTokens: 1))
         let grant = try #require(bench.offerKV(attempt(1), chunkTokens: 2).grant)
         #expect(grant.heldTokens == 0 && grant.round == 1)
@@ -33,7 +33,7 @@ import Testing
 
     @Test func `only the holder of the secret brings KV, of this model, whole, in chunks that fit`()
     {
-        var bench = WorkerBench(.decodeWorker) { $0.landingBytes = 20 }
+        var bench = WorkerBench(.decode) { $0.landingBytes = 20 }
         #expect(bench.offerKV(attempt(1)).transferAnswers == [.unknownRequest])
         _ = bench.reserve(terms(attempt(1)))
         #expect(bench.offerKV(attempt(1), secret: 8).transferAnswers == [.unknownRequest])
@@ -45,7 +45,7 @@ import Testing
     }
 
     @Test func `one worker brings a sequence; another one's offer and chunks are not taken`() {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         _ = bench.reserve(terms(attempt(1)))
         _ = bench.offerKV(attempt(1))
         #expect(
@@ -66,7 +66,7 @@ import Testing
             chunk(0, 0), chunk(-1, 1), chunk(0, .max, bytes: 10), chunk(0, 1, bytes: 0),
         ]
         for chunk in wrong {
-            var bench = WorkerBench(.decodeWorker)
+            var bench = WorkerBench(.decode)
             _ = bench.reserve(terms(attempt(1)))
             _ = bench.offerKV(attempt(1))
             let (isWanted, actions) = bench.begin(chunk, of: attempt(1))
@@ -78,7 +78,7 @@ import Testing
     }
 
     @Test func `a chunk beyond the credit fails the request`() {
-        var bench = WorkerBench(.decodeWorker) { $0.landingWindowBytes = 20 }
+        var bench = WorkerBench(.decode) { $0.landingWindowBytes = 20 }
         _ = bench.reserve(terms(attempt(1)))
         #expect(bench.offerKV(attempt(1), chunkTokens: 1).grant?.creditBytes == 10)
         #expect(bench.land(attempt(1), 0, 1).credits == [1: 10])
@@ -87,7 +87,7 @@ import Testing
     }
 
     @Test func `chunks of no transfer, or of one that is over, are read away`() {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         #expect(bench.begin(chunk(0, 3), of: attempt(1)).isWanted == false)
         _ = bench.reserve(terms(attempt(1)))
         #expect(bench.begin(chunk(0, 3), of: attempt(1)).isWanted == false)
@@ -101,7 +101,7 @@ import Testing
 
     @Test func `an end that does not fit the chunks fails the request`() {
         for chunks in [[(0, 1), (1, 2)], [(0, 3), (0, 3)], []] {
-            var bench = WorkerBench(.decodeWorker)
+            var bench = WorkerBench(.decode)
             _ = bench.reserve(terms(attempt(1)))
             _ = bench.offerKV(attempt(1))
             _ = bench.land(attempt(1), 0, 3)
@@ -116,7 +116,7 @@ import Testing
     }
 
     @Test func `an end may come before the last chunk of another connection`() {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         _ = bench.reserve(terms(attempt(1)))
         _ = bench.offerKV(attempt(1))
         _ = bench.begin(chunk(0, 2), of: attempt(1), on: WorkerBench.otherLink)
@@ -129,7 +129,7 @@ import Testing
     }
 
     @Test func `an end without a transfer is answered`() {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         #expect(bench.endKV(attempt(1), of: []).transferAnswers == [.unknownRequest])
         bench.run(terms(attempt(1)), as: 1)
         // Its last word may have been lost.
@@ -138,7 +138,7 @@ import Testing
     }
 
     @Test func `KV for a sequence that may not grow is not taken`() {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         _ = bench.reserve(terms(attempt(1), maximumNewTokens: 1))
         _ = bench.offerKV(attempt(1))
         _ = bench.land(attempt(1), 0, 3)
@@ -146,7 +146,7 @@ import Testing
     }
 
     @Test func `a sender that gives up has told the gateway why, so the room is freed silently`() {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         _ = bench.reserve(terms(attempt(1)))
         #expect(bench.machine.kvAborted(attempt(1), by: prefill1) == [])
         #expect(bench.status.reservedKVBytes == 80, "no transfer was open")
@@ -163,7 +163,7 @@ import Testing
     }
 
     @Test func `a cancelled transfer is answered and its room freed when the engine lets go`() {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         _ = bench.reserve(terms(attempt(1)))
         _ = bench.offerKV(attempt(1))
         _ = bench.land(attempt(1), 0, 1)
@@ -180,7 +180,7 @@ import Testing
     }
 
     @Test func `a cancelled sequence that the engine never opened is free when it says so`() {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         _ = bench.reserve(terms(attempt(1)))
         _ = bench.offerKV(attempt(1))
         _ = bench.land(attempt(1), 0, 1)
@@ -195,7 +195,7 @@ import Testing
     }
 
     @Test func `an engine without room fails the request and answers the sender`() {
-        var bench = WorkerBench(.decodeWorker)
+        var bench = WorkerBench(.decode)
         _ = bench.reserve(terms(attempt(1)))
         _ = bench.offerKV(attempt(1))
         _ = bench.land(attempt(1), 0, 1)
@@ -208,7 +208,7 @@ import Testing
     }
 
     @Test func `who waits for room gets it from those who leave`() {
-        var bench = WorkerBench(.decodeWorker, sequences: 4) { $0.landingBytes = 30 }
+        var bench = WorkerBench(.decode, sequences: 4) { $0.landingBytes = 30 }
         for number in UInt64(1)...3 { _ = bench.reserve(terms(attempt(number))) }
         #expect(bench.offerKV(attempt(1)).grant?.creditBytes == 30)
         for number in UInt64(2)...3 {

@@ -1,3 +1,4 @@
+import ClusterRules
 import Roles
 import Scheduling
 import ServingTypes
@@ -19,12 +20,15 @@ struct GatewayBench {
         for worker in workers { _ = connect(worker.instance) }
     }
 
-    mutating func show(_ members: [GroupMember], epoch: UInt64? = nil) -> [GatewayAction] {
+    mutating func show(
+        _ members: [GroupMember], groups: [ServingGroup]? = nil, epoch: UInt64? = nil
+    ) -> [GatewayAction] {
         if let epoch, epoch != view.epoch {
             view = GroupView(epoch: epoch, version: 0, members: [])
         }
         view.version += 1
         view.members = members
+        view.groups = groups ?? view.groups
         return machine.viewChanged(view, now: now)
     }
 
@@ -38,12 +42,29 @@ struct GatewayBench {
 
     mutating func submit(
         _ number: UInt64, prompt: [TokenID] = [1, 2, 3], maximumNewTokens: Int = 5,
-        modelName: String = "small"
+        modelName: String = "small", adjust: (inout GenerationJob) -> Void = { _ in }
     ) -> [GatewayAction] {
-        machine.submit(
-            GenerationJob(
-                request: request(number), modelName: modelName, promptTokens: prompt,
-                maximumNewTokens: maximumNewTokens, sampling: SamplingParameters()), now: now)
+        var job = GenerationJob(
+            request: request(number), modelName: modelName, promptTokens: prompt,
+            maximumNewTokens: maximumNewTokens, sampling: SamplingParameters())
+        adjust(&job)
+        return machine.submit(job, now: now)
+    }
+
+    /// A cluster file with these scenarios, else as if nothing was said of them.
+    mutating func rule(
+        _ names: [String] = [ScenarioSpec.defaultName],
+        _ adjust: (inout ScenarioSpec) -> Void
+    ) -> [GatewayAction] {
+        let scenarios = names.map { name in
+            var spec = ScenarioSpec(name: name)
+            spec.deflection = false
+            spec.decodeOnlyFallback = false
+            spec.prefillOnlyFallback = false
+            adjust(&spec)
+            return spec
+        }
+        return machine.rulesChanged(ClusterSpec(scenarios: scenarios), now: now)
     }
 
     mutating func tick(_ duration: Duration) -> [GatewayAction] {
@@ -55,12 +76,13 @@ struct GatewayBench {
         machine.received(message, from: instance, now: now)
     }
 
-    mutating func grant(_ attempt: AttemptID, from instance: InstanceID = decode1)
-        -> [GatewayAction]
-    {
+    mutating func grant(
+        _ attempt: AttemptID, from instance: InstanceID = decode1, held: Int = 0
+    ) -> [GatewayAction] {
         hear(
             .reservationGranted(
-                ReservationGranted(attempt: attempt, secret: secret(9), kvBytes: 80)),
+                ReservationGranted(
+                    attempt: attempt, secret: secret(9), kvBytes: 80, heldTokens: held)),
             from: instance)
     }
 
@@ -75,10 +97,12 @@ struct GatewayBench {
             from: instance)
     }
 
-    mutating func accept(_ attempt: AttemptID, from instance: InstanceID = prefill1)
-        -> [GatewayAction]
-    {
-        hear(.prefillAccepted(PrefillAccepted(attempt: attempt)), from: instance)
+    mutating func accept(
+        _ attempt: AttemptID, from instance: InstanceID = prefill1, cached: Int = 0
+    ) -> [GatewayAction] {
+        hear(
+            .prefillAccepted(PrefillAccepted(attempt: attempt, cachedTokens: cached)),
+            from: instance)
     }
 
     mutating func reject(
@@ -159,7 +183,20 @@ extension GatewayAction {
     }
 }
 
+extension GatewayAction {
+    /// The offer itself.
+    var prefillOffer: PrefillOffer? {
+        if case .send(.prefillOffer(let message), _, _) = self { message } else { nil }
+    }
+
+    /// Where the KV of a prompt goes that was computed before, and who is told.
+    var places: (PlaceKV, InstanceID)? {
+        if case .send(.placeKV(let message), let to, _) = self { (message, to) } else { nil }
+    }
+}
+
 extension [GatewayAction] {
+    var prefillOffers: [PrefillOffer] { compactMap(\.prefillOffer) }
     var reservations: [AttemptID] { compactMap { $0.reserves?.0 } }
     var offers: [AttemptID] { compactMap { $0.offers?.0 } }
     var reservedAt: [InstanceID] { compactMap { $0.reserves?.1 } }

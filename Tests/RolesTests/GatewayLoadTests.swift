@@ -68,4 +68,44 @@ import Testing
         #expect(submit < 8000)
         #expect(quietTick < 8000)
     }
+
+    @Test func `with 10 000 workers an event looks at few of them`() {
+        let workers = (0..<10_000).map { number in
+            number < 5000
+                ? worker(InstanceID("prefill-\(number)"), .prefillWorker, context: 10_000, slots: 4)
+                : worker(
+                    InstanceID("decode-\(number)"), .decodeWorker, context: 10_000,
+                    sequences: 24, capacity: 100_000)
+        }
+        var limits = GatewayLimits()
+        limits.maximumRequests = 100_000
+        var bench = GatewayBench([], limits: limits)
+        _ = bench.show(workers.map { serving($0) })
+        let connect = measure(10_000) { number in _ = bench.connect(workers[number].instance) }
+        let prompt = [TokenID](repeating: 5, count: 500)
+        var decodes: [InstanceID] = []
+        let submit = measure(2000) { number in
+            let actions = bench.submit(UInt64(number), prompt: prompt, maximumNewTokens: 50)
+            decodes.append(actions.reservedAt.first ?? decode1)
+        }
+        var offered = 0
+        let grant = measure(2000) { number in
+            offered += bench.grant(attempt(UInt64(number)), from: decodes[number]).offers.count
+        }
+        #expect(offered == 2000)
+        var members = bench.view.members
+        for index in members.indices { members[index].status.freeKVBytes = 999_000 }
+        let view = measure(3) { _ in _ = bench.show(members) }
+        let disconnect = measure(100) { number in
+            _ = bench.disconnect(workers[4000 + number].instance)
+        }
+        print(
+            """
+            10 000 workers, µs per event: connect \(connect), submit \(submit), \
+            grant \(grant), readings \(view), disconnect \(disconnect)
+            """)
+        #expect(connect < 1000)
+        #expect(submit < 8000)
+        #expect(grant < 8000)
+    }
 }

@@ -180,7 +180,7 @@ import Testing
         #expect(bench.tokens(attempt(1), at: 0, 7, 8, from: decode1).delivered == [7, 8])
         #expect(bench.machine.waitingCount == 0)
         #expect(bench.tick(.seconds(6)) == [])
-        #expect(bench.accept(attempt(1)) == [])
+        #expect(bench.accept(attempt(1)) == [.started(request(1), cachedTokens: 0)])
     }
 
     @Test(arguments: [true, false])

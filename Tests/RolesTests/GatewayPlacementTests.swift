@@ -22,7 +22,7 @@ import Testing
                             decodeBulkAddress: NetworkAddress(host: "decode-1", port: 2),
                             secret: secret(9))), to: prefill1, tokens: [1, 2, 3]))
         #expect(bench.machine.waitingCount == 1)
-        #expect(bench.accept(attempt(1)) == [])
+        #expect(bench.accept(attempt(1)) == [.started(request(1), cachedTokens: 0)])
         #expect(bench.machine.waitingCount == 0)
         #expect(bench.machine.requestCount == 1)
     }
@@ -193,7 +193,7 @@ import Testing
         #expect(bench.reject(attempt(1)) == [])
         #expect(bench.tick(.milliseconds(100)) == [])
         #expect(bench.tick(.milliseconds(200)).offers == [attempt(1)])
-        #expect(bench.accept(attempt(1)) == [])
+        #expect(bench.accept(attempt(1)) == [.started(request(1), cachedTokens: 0)])
     }
 
     @Test func `a worker that says it drains is left alone for a while`() {

@@ -5,7 +5,7 @@ import Testing
 
 @Suite struct PrefillTests {
     @Test func `an accepted prompt opens its transfer and runs for one token`() {
-        var bench = WorkerBench(.prefillWorker)
+        var bench = WorkerBench(.prefill)
         let plan = TransferPlan(
             attempt: attempt(1), decodeInstance: decode1,
             address: NetworkAddress(host: "decode-1", port: 2), secret: secret(9), tokens: 4,
@@ -22,7 +22,7 @@ import Testing
     }
 
     @Test func `the slot opens when the KV has left`() {
-        var bench = WorkerBench(.prefillWorker)
+        var bench = WorkerBench(.prefill)
         _ = bench.offer(terms(attempt(1), outputTokens: 2))
         let end = KVEnd(attempt: attempt(1), tokens: 3, firstToken: TokenOutput(token: 7))
         #expect(
@@ -35,7 +35,7 @@ import Testing
     }
 
     @Test func `an answer that ends with its first token needs no transfer`() {
-        var bench = WorkerBench(.prefillWorker)
+        var bench = WorkerBench(.prefill)
         _ = bench.offer(terms(attempt(1), maximumNewTokens: 1))
         _ = bench.offer(terms(attempt(2)))
         #expect(
@@ -50,7 +50,7 @@ import Testing
     }
 
     @Test func `an answer of one token opens no transfer and exports nothing`() {
-        var bench = WorkerBench(.prefillWorker)
+        var bench = WorkerBench(.prefill)
         let actions = bench.offer(terms(attempt(1), maximumNewTokens: 1))
         #expect(actions.count == 2 && actions.first == accepts(attempt(1)))
         #expect(actions.job?.exportsKV == false)
@@ -60,7 +60,7 @@ import Testing
     }
 
     @Test func `KV that the decode-worker holds is neither exported nor sent`() throws {
-        var bench = WorkerBench(.prefillWorker)
+        var bench = WorkerBench(.prefill)
         let actions = bench.offer(
             terms(attempt(1)), prompt: [1, 2, 3, 4], held: 3)
         let job = try #require(actions.job)
@@ -74,7 +74,7 @@ import Testing
     }
 
     @Test func `numbers that do not fit together are rejected`() {
-        var bench = WorkerBench(.prefillWorker)
+        var bench = WorkerBench(.prefill)
         #expect(bench.offer(terms(attempt(1)), prompt: []).rejection == .invalid)
         #expect(bench.offer(terms(attempt(1), maximumNewTokens: 0)).rejection == .invalid)
         #expect(bench.offer(terms(attempt(1), outputTokens: 3)).rejection == .invalid)
@@ -84,7 +84,7 @@ import Testing
     }
 
     @Test func `a prompt longer than context or KV is too long, not busy`() {
-        var bench = WorkerBench(.prefillWorker, capacity: 50, context: 60)
+        var bench = WorkerBench(.prefill, capacity: 50, context: 60)
         let long = [TokenID](repeating: 1, count: 51)
         #expect(bench.offer(terms(attempt(1), maximumNewTokens: 58)).rejection == .tooLong)
         #expect(bench.offer(terms(attempt(1)), prompt: long).rejection == .tooLong)
@@ -92,7 +92,7 @@ import Testing
     }
 
     @Test func `prompts that together exceed the KV have to wait`() {
-        var bench = WorkerBench(.prefillWorker, capacity: 50)
+        var bench = WorkerBench(.prefill, capacity: 50)
         let half = [TokenID](repeating: 1, count: 26)
         _ = bench.offer(terms(attempt(1)), prompt: half)
         #expect(bench.offer(terms(attempt(2)), prompt: half).rejection == .busy)
@@ -100,7 +100,7 @@ import Testing
     }
 
     @Test func `without a free slot an offer is rejected at once and slots are called later`() {
-        var bench = WorkerBench(.prefillWorker)
+        var bench = WorkerBench(.prefill)
         for number in UInt64(1)...2 { _ = bench.offer(terms(attempt(number))) }
         #expect(bench.offer(terms(attempt(3))).rejection == .busy)
         _ = bench.sampled(1, 7)
@@ -110,7 +110,7 @@ import Testing
     }
 
     @Test func `after a rejection each free slot is called`() {
-        var bench = WorkerBench(.prefillWorker)
+        var bench = WorkerBench(.prefill)
         _ = bench.offer(terms(attempt(9)))
         _ = bench.sampled(1, 7)
         #expect(bench.machine.transferEnded(attempt(9), failure: nil) == [])
@@ -125,7 +125,7 @@ import Testing
 
     @Test func `a cancelled prompt keeps its slot until engine and transfer let go`() {
         for engineFirst in [true, false] {
-            var bench = WorkerBench(.prefillWorker)
+            var bench = WorkerBench(.prefill)
             _ = bench.offer(terms(attempt(1)))
             #expect(
                 bench.cancel(attempt(1))
@@ -148,7 +148,7 @@ import Testing
     }
 
     @Test func `a token that crosses the cancellation is not sent`() {
-        var bench = WorkerBench(.prefillWorker)
+        var bench = WorkerBench(.prefill)
         _ = bench.offer(terms(attempt(1)))
         _ = bench.cancel(attempt(1))
         #expect(bench.sampled(1, 7, finish: .length) == [])
@@ -157,7 +157,7 @@ import Testing
     }
 
     @Test func `a prompt cancelled while its KV leaves only ends the transfer`() {
-        var bench = WorkerBench(.prefillWorker)
+        var bench = WorkerBench(.prefill)
         _ = bench.offer(terms(attempt(1)))
         _ = bench.sampled(1, 7)
         let actions = bench.cancel(attempt(1))
@@ -168,7 +168,7 @@ import Testing
     }
 
     @Test func `a failed transfer fails the request and stops the engine`() {
-        var bench = WorkerBench(.prefillWorker)
+        var bench = WorkerBench(.prefill)
         _ = bench.offer(terms(attempt(1)))
         let done = KVDone(attempt: attempt(1), code: .unknownRequest, reason: "gone")
         #expect(
@@ -186,7 +186,7 @@ import Testing
     }
 
     @Test func `a transfer that failed without a code counts as a failed transfer`() {
-        var bench = WorkerBench(.prefillWorker)
+        var bench = WorkerBench(.prefill)
         _ = bench.offer(terms(attempt(1)))
         _ = bench.sampled(1, 7)
         let actions = bench.machine.transferEnded(
@@ -196,7 +196,7 @@ import Testing
     }
 
     @Test func `a failed engine fails the request and ends the transfer`() {
-        var bench = WorkerBench(.prefillWorker)
+        var bench = WorkerBench(.prefill)
         _ = bench.offer(terms(attempt(1)))
         let actions = bench.engineFailed(1)
         #expect(actions.failures == [.engine])
@@ -206,7 +206,7 @@ import Testing
     }
 
     @Test func `a sequence the engine dropped by itself fails its request`() {
-        var bench = WorkerBench(.prefillWorker)
+        var bench = WorkerBench(.prefill)
         _ = bench.offer(terms(attempt(1)))
         let actions = bench.engineCancelled(1)
         #expect(actions.failures == [.engine])
@@ -214,7 +214,7 @@ import Testing
     }
 
     @Test func `a lost gateway takes its own prompts with it, in order`() {
-        var bench = WorkerBench(.prefillWorker, slots: 9)
+        var bench = WorkerBench(.prefill, slots: 9)
         for number in UInt64(1)...8 {
             _ = bench.offer(
                 terms(attempt(number)),
@@ -227,7 +227,7 @@ import Testing
     }
 
     @Test func `a prompt that outlives its request is ended`() {
-        var bench = WorkerBench(.prefillWorker)
+        var bench = WorkerBench(.prefill)
         _ = bench.offer(terms(attempt(1), deadline: .seconds(5)))
         _ = bench.sampled(1, 7)
         #expect(bench.tick(.milliseconds(4999)) == [])
@@ -238,7 +238,7 @@ import Testing
     }
 
     @Test func `words about unknown prompts are ignored`() {
-        var bench = WorkerBench(.prefillWorker)
+        var bench = WorkerBench(.prefill)
         #expect(bench.cancel(attempt(1)) == [])
         #expect(bench.sampled(1, 7) == [])
         #expect(bench.engineFailed(1) == [])

@@ -39,14 +39,15 @@ func worker(
 }
 
 func serving(
-    _ description: InstanceDescription, state: InstanceState = .serving
+    _ description: InstanceDescription, state: InstanceState = .serving,
+    role: ServingRole? = nil, group: GroupID? = nil
 ) -> GroupMember {
     var status = InstanceStatus()
     status.freePrefillSlots = description.prefillSlots
     status.freeKVBytes = description.role == .decodeWorker ? description.kvCapacityBytes : 0
     return GroupMember(
         description: description, state: state, status: status,
-        reason: state == .serving ? "" : state.name)
+        reason: state == .serving ? "" : state.name, role: role, group: group)
 }
 
 func terms(

@@ -53,8 +53,8 @@ extension TransferStorm {
             case .run(let job):
                 engine.submit(.run(job))
             case .cancelSequence(let sequence): engine.submit(.cancel(sequence))
-            case .adopt(let sequence, let from, let tokens):
-                engine.submit(.adopt(sequence, from: from, tokens: tokens))
+            case .fork(let sequence, let from, let tokens):
+                engine.submit(.fork(sequence, from: from, tokens: tokens))
             case .importChunks(let sequence, let attempt, let starts):
                 for start in starts {
                     guard let payload = store[attempt]?.removeValue(forKey: start) else {
@@ -64,7 +64,9 @@ extension TransferStorm {
                     engine.submit(.importBlock(sequence, payload))
                 }
             case .dropChunks(let attempt): store[attempt] = nil
-            case .broadcast, .drained, .openTransfer, .endTransfer, .abortTransfer: break
+            case .broadcast, .drained, .openTransfer, .endTransfer, .abortTransfer, .export,
+                .limitStep, .roleChanged, .loadModel:
+                break
             }
         }
     }
@@ -81,12 +83,12 @@ extension TransferStorm {
         case .imported(let sequence, let tokens):
             receiver.imported(sequence, tokens: tokens)
         case .blockRefused(let sequence, _, let reason):
-            receiver.blockRefused(sequence, reason: reason, now: now)
+            receiver.blockRefused(sequence, reason: reason, room: &room, now: now)
         case .token(let sequence, let token, let finish):
-            receiver.sampled(sequence, token, finish: finish)
+            receiver.sampled(sequence, token, finish: finish, room: &room)
         case .failed(let sequence, let error): receiver.failed(sequence, error)
         case .cancelled(let sequence): receiver.cancelled(sequence)
-        case .exported, .engineLost: []
+        case .exported, .exportEnded, .engineLost: []
         }
     }
 
@@ -111,6 +113,7 @@ extension TransferStorm {
             }
             oldLinks = []
             receiver = DecodeMachine(limits: limits)
+            room = KVRoom(limits: limits)
             engine = StormEngine()
             store = [:]
         case .damage, .corruption: nextSpoil = fault
@@ -184,7 +187,7 @@ extension TransferStorm {
         }
         if engine.defect != "" { defects.append(engine.defect) }
         let capacity = limits.kvCapacityTokens
-        if receiver.reservedKVBytes + receiver.keptKVTokens * 10 > capacity * 10 {
+        if receiver.reservedKVBytes + room.keptTokens * 10 > capacity * 10 {
             defects.append("KV is over-committed")
         }
         let inFlight =
@@ -217,7 +220,7 @@ extension TransferStorm {
         if receiver.reservedKVBytes != 0 || sender.heldBytes != 0 {
             defects.append("KV is stranded")
         }
-        if engine.openSequences != receiver.keptSequences {
+        if engine.openSequences != room.kept.count {
             defects.append("the engine keeps \(engine.openSequences) sequences")
         }
     }

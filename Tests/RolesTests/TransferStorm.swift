@@ -65,6 +65,7 @@ struct TransferStorm {
     var generator: SeededGenerator
     var sender: KVSendMachine
     var receiver: DecodeMachine
+    var room: KVRoom
     var engine = StormEngine()
     var lanes: [StormLane]
     /// Links of lanes that were replaced, until the receiver has noticed.
@@ -109,6 +110,7 @@ struct TransferStorm {
         hasGateway = generator.below(2) == 0
         sender = KVSendMachine(limits: handOver)
         receiver = DecodeMachine(limits: limits)
+        room = KVRoom(limits: limits)
         lanes = Array(repeating: StormLane(), count: handOver.connections)
     }
 
@@ -175,8 +177,8 @@ struct TransferStorm {
         sequences += 1
         perform(
             receiver.reserve(
-                terms, tokens: prompt, from: LinkID(1), sequence: SequenceID(sequences),
-                secret: secret(attempts), now: now))
+                ReserveKV(terms: terms), tokens: prompt, from: LinkID(1),
+                sequence: SequenceID(sequences), secret: secret(attempts), room: &room, now: now))
     }
 
     mutating func heard(_ message: ControlMessage) {

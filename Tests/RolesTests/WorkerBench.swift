@@ -5,6 +5,7 @@ import ServingTypes
 
 /// A worker's machine with a clock and short ways to say what happens to it.
 struct WorkerBench {
+    static let instance = InstanceID("worker-1")
     static let gateway = LinkID(1)
     static let otherGateway = LinkID(2)
     /// Connections that bring KV.
@@ -17,14 +18,15 @@ struct WorkerBench {
     /// - Parameters:
     ///   - capacity: tokens of KV.
     init(
-        _ role: Role, slots: Int = 2, sequences: Int = 3, capacity: Int = 100, context: Int = 60,
+        _ role: ServingRole, slots: Int = 2, sequences: Int = 3, capacity: Int = 100,
+        context: Int = 60,
         _ change: (inout WorkerLimits) -> Void = { _ in }
     ) {
         var limits = WorkerLimits(
             prefillSlots: slots, decodeSequences: sequences, kvCapacityTokens: capacity,
             contextTokens: context, kvBytesPerToken: 10)
         change(&limits)
-        machine = WorkerMachine(role: role, limits: limits)
+        machine = WorkerMachine(instance: Self.instance, role: role, limits: limits)
     }
 
     var status: InstanceStatus {

@@ -5,18 +5,18 @@ import Testing
 
 @Suite struct WorkerTests {
     @Test func `a worker takes the work of its role only`() {
-        var prefill = WorkerBench(.prefillWorker)
+        var prefill = WorkerBench(.prefill)
         #expect(prefill.reserve(terms(attempt(1))).refusal?.code == .role)
-        var decode = WorkerBench(.decodeWorker)
+        var decode = WorkerBench(.decode)
         #expect(decode.offer(terms(attempt(1))).rejection == .role)
         #expect(prefill.hear(.subscribe(Subscribe())) == [])
     }
 
     @Test func `the status tells what is free and how far the engine is`() {
-        let prefill = WorkerBench(.prefillWorker)
+        let prefill = WorkerBench(.prefill)
         #expect(prefill.status.freePrefillSlots == 2)
         #expect(prefill.status.freeKVBytes == 0)
-        let decode = WorkerBench(.decodeWorker)
+        let decode = WorkerBench(.decode)
         #expect(decode.status.freePrefillSlots == 0)
         #expect(decode.status.freeKVBytes == 1000)
         #expect(decode.status.engineSteps == 5)
@@ -25,7 +25,7 @@ import Testing
     }
 
     @Test func `an idle worker has drained at once`() {
-        for role in [Role.prefillWorker, .decodeWorker] {
+        for role in ServingRole.allCases {
             var bench = WorkerBench(role)
             #expect(bench.machine.drain() == [.drained])
             #expect(bench.status.isDraining)
@@ -33,7 +33,7 @@ import Testing
     }
 
     @Test func `a draining prefill-worker ends what it has, takes no more and calls nobody`() {
-        var bench = WorkerBench(.prefillWorker, slots: 1)
+        var bench = WorkerBench(.prefill, slots: 1)
         _ = bench.offer(terms(attempt(1)))
         #expect(bench.offer(terms(attempt(2))).rejection == .busy)
         #expect(bench.machine.drain() == [])
@@ -44,7 +44,7 @@ import Testing
     }
 
     @Test func `a draining decode-worker ends what it has, takes no more and calls nobody`() {
-        var bench = WorkerBench(.decodeWorker, sequences: 1)
+        var bench = WorkerBench(.decode, sequences: 1)
         bench.run(terms(attempt(1)), as: 1)
         #expect(bench.reserve(terms(attempt(2))).refusal?.code == .noKVRoom)
         #expect(bench.machine.drain() == [])
@@ -56,7 +56,7 @@ import Testing
     }
 
     @Test func `a lost engine fails everything and drains`() {
-        var decode = WorkerBench(.decodeWorker)
+        var decode = WorkerBench(.decode)
         decode.run(terms(attempt(1)), as: 1)
         _ = decode.reserve(terms(attempt(2)))
         let actions = decode.engine(.engineLost(.computeFailed(code: 1)))
@@ -65,7 +65,7 @@ import Testing
         #expect(decode.machine.isIdle)
         #expect(decode.reserve(terms(attempt(3))).refusal?.code == .draining)
 
-        var prefill = WorkerBench(.prefillWorker)
+        var prefill = WorkerBench(.prefill)
         _ = prefill.offer(terms(attempt(1)))
         let lost = prefill.engine(.engineLost(.computeFailed(code: 1)))
         #expect(lost.failures == [.engine])
@@ -73,7 +73,7 @@ import Testing
         #expect(!lost.contains(.drained))
         #expect(prefill.machine.transferEnded(attempt(1), failure: nil) == [.drained])
 
-        var idle = WorkerBench(.prefillWorker)
+        var idle = WorkerBench(.prefill)
         #expect(idle.engine(.engineLost(.computeFailed(code: 1))) == [.drained])
     }
 }

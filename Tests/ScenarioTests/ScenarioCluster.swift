@@ -1,3 +1,5 @@
+import ClusterRules
+import Grouping
 import InferenceEngine
 import KVHandOver
 import Roles
@@ -28,6 +30,7 @@ struct ScenarioCluster {
     var epoch: UInt64 = 1
     var workers: [InstanceID: ScenarioWorker] = [:]
     var incarnations: UInt64 = 0
+    var assignments: UInt64 = 0
     var senders: [ScenarioPair: ScenarioSender] = [:]
     var routes: [AttemptID: ScenarioPair] = [:]
     var links: UInt64 = 0
@@ -35,6 +38,7 @@ struct ScenarioCluster {
     var letters: [Letter] = []
     var leaving: [InstanceID] = []
     var transcript: [String] = []
+    private var reader = ViewReader()
     private var shownMembers = ""
 
     init() {
@@ -42,6 +46,7 @@ struct ScenarioCluster {
     }
 
     private mutating func subscribe() {
+        reader.connected()
         let peer = identity(Self.gateway, .gateway)
         let now = now
         perform(
@@ -74,6 +79,7 @@ struct ScenarioCluster {
                 sequences: try number("sequences", or: 4),
                 capacity: try number("capacity", or: 100), kept: try number("kept", or: 0),
                 chunk: try number("chunk", or: 100))
+        case "rules": try rule(words.dropFirst(), or: error)
         case "submit" where words.count > 1:
             submit(words[1], prompt: try number("prompt"), new: try number("new"))
         case "leave" where words.count > 1:
@@ -92,6 +98,9 @@ struct ScenarioCluster {
             let name = try worker()
             act(name) { machine, _ in machine.drain() }
             heartbeat(name)
+        case "assign" where words.count == 3:
+            guard let role = ServingRole(name: words[2]) else { throw error }
+            assign(role, to: try worker())
         case "scheduler" where words.last == "away": scheduler = nil
         case "scheduler" where words.last == "back": schedulerBack()
         case "status": tellStatus()
@@ -114,6 +123,24 @@ struct ScenarioCluster {
             promptTokens: (1...max(1, prompt)).map { TokenID($0) }, maximumNewTokens: new,
             sampling: SamplingParameters())
         perform(gateway.submit(job, now: now))
+    }
+
+    /// The cluster file allows these, and nothing else.
+    private mutating func rule(_ words: ArraySlice<String>, or error: ScenarioError) throws {
+        var spec = ScenarioSpec(name: ScenarioSpec.defaultName)
+        spec.deflection = false
+        spec.decodeOnlyFallback = false
+        spec.prefillOnlyFallback = false
+        for word in words {
+            switch word {
+            case "late": spec.decodePlacement = .late
+            case "deflection": spec.deflection = true
+            case "decode-only": spec.decodeOnlyFallback = true
+            case "prefill-only": spec.prefillOnlyFallback = true
+            default: throw error
+            }
+        }
+        perform(gateway.rulesChanged(ClusterSpec(scenarios: [spec]), now: now))
     }
 
     // MARK: Workers
@@ -141,6 +168,12 @@ struct ScenarioCluster {
         tell(
             .register(Register(description: worker.description, status: worker.status)),
             from: name)
+    }
+
+    private mutating func assign(_ role: ServingRole, to name: InstanceID) {
+        assignments += 1
+        let assign = Assign(number: assignments, role: role, group: nil)
+        act(name) { machine, now in machine.assigned(assign, now: now) }
     }
 
     private mutating func heartbeat(_ name: InstanceID) {
@@ -204,7 +237,7 @@ struct ScenarioCluster {
             }
             tickSenders()
             let now = now
-            perform(scheduler?.tick(now: now) ?? [])
+            perform(scheduler?.tick(now: now, clock: WallClock()) ?? [])
             perform(gateway.tick(now: now))
         }
     }
@@ -285,9 +318,9 @@ struct ScenarioCluster {
         case .openTransfer(let plan): open(plan, of: name)
         case .endTransfer(let message): end(message)
         case .abortTransfer(let attempt, let reason): abort(attempt, reason: reason)
-        case .adopt(let sequence, let from, let tokens):
+        case .fork(let sequence, let from, let tokens):
             transcript.append("\(name) begins with \(tokens) kept tokens")
-            workers[name]?.adopt(sequence, from: from, tokens: tokens)
+            workers[name]?.fork(sequence, from: from, tokens: tokens)
             act(name) { machine, now in
                 machine.engine(.imported(sequence, tokens: tokens), now: now)
             }
@@ -300,6 +333,18 @@ struct ScenarioCluster {
                 if let event { act(name) { machine, now in machine.engine(event, now: now) } }
             }
         case .dropChunks(let attempt): workers[name]?.landed[attempt] = nil
+        case .export(let sequence, let start):
+            transcript.append("\(name) exports from token \(start) on")
+            for block in workers[name]?.export(sequence, from: start) ?? [] {
+                export(sequence, block, of: name)
+            }
+            act(name) { machine, now in machine.engine(.exportEnded(sequence), now: now) }
+        case .limitStep(let limit):
+            transcript.append("\(name) computes for \(limit.map { "\($0)" } ?? "ever") at most")
+        case .roleChanged(let role):
+            transcript.append("\(name) is now of role \(role.name)")
+            heartbeat(name)
+        case .loadModel(let path): transcript.append("\(name) has to load \(path)")
         case .drained:
             transcript.append("\(name) has drained and leaves")
             tell(.deregister(Deregister(reason: "drained")), from: name)
@@ -313,6 +358,7 @@ struct ScenarioCluster {
             switch action {
             case .send(let message, let to, let tokens):
                 send(message, tokens: tokens ?? [], from: Self.gateway, to: to)
+            case .started: break
             case .deliver(let request, let tokens):
                 transcript.append("client \(letter(request)) gets \(list(tokens.map(\.token)))")
             case .finish(let request, let reason):
@@ -328,20 +374,29 @@ struct ScenarioCluster {
     private mutating func perform(_ actions: [SchedulerAction]) {
         for action in actions {
             switch action {
-            case .push(let view, _):
-                let members = view.members.map { "\($0.description.instance) \($0.state)" }
-                    .joined(separator: ", ")
-                if members != shownMembers {
-                    transcript.append(
-                        "scheduler → gateway: view of \(members.isEmpty ? "nobody" : members)")
-                    shownMembers = members
-                }
-                perform(gateway.viewChanged(view, now: now))
-            case .answer, .refuse: break
+            case .push(let page, _):
+                if let view = reader.received(page) { show(view) }
+            case .pushChange(let change, _):
+                if case .view(let view) = reader.received(change) { show(view) }
+            case .assign(let name, let assign, _):
+                act(name) { machine, now in machine.assigned(assign, now: now) }
+            case .answer, .refuse, .rules, .viewChanged, .decided, .tookUp, .commanded, .wanted:
+                break
             case .changed(let instance, let state, let reason):
                 transcript.append("\(instance) is \(state?.name ?? "gone"): \(reason)")
             }
         }
+    }
+
+    private mutating func show(_ view: GroupView) {
+        let members = view.members.map { "\($0.description.instance) \($0.state)" }
+            .joined(separator: ", ")
+        if members != shownMembers {
+            transcript.append(
+                "scheduler → gateway: view of \(members.isEmpty ? "nobody" : members)")
+            shownMembers = members
+        }
+        perform(gateway.viewChanged(view, now: now))
     }
 
     private mutating func tellStatus() {
@@ -350,8 +405,10 @@ struct ScenarioCluster {
         for (name, worker) in workers.sorted(by: { $0.key < $1.key }) where worker.isUp {
             let status = worker.status
             transcript.append(
-                worker.description.role == .prefillWorker
+                status.role == .prefill
                     ? "\(name): \(status.freePrefillSlots) slots free"
+                        + (worker.machine.keptKVTokens > 0
+                            ? ", \(worker.machine.keptKVTokens) kept" : "")
                     : "\(name): \(status.runningSequences) run, "
                         + "\(status.reservedKVBytes) tokens reserved"
                         + (worker.machine.keptKVTokens > 0

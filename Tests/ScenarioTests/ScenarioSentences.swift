@@ -5,14 +5,22 @@ func sentence(_ message: ControlMessage, _ tokens: [TokenID]) -> String {
     switch message {
     case .reserveKV(let message):
         "reserve for \(name(message.terms.attempt)), \(extent(message.terms, tokens))"
+            + (message.isFallback ? ", as no decode-worker is left" : "")
     case .reservationGranted(let message):
         "granted \(name(message.attempt)), \(message.kvBytes) tokens" + held(message.heldTokens)
     case .reservationRefused(let message):
         "refused \(name(message.attempt)) (\(message.code)), \(message.freeBytes) tokens free"
     case .prefillOffer(let message):
-        "offer \(name(message.terms.attempt)) for \(message.decodeInstance), "
-            + extent(message.terms, tokens) + held(message.heldTokens)
-    case .prefillAccepted(let message): "accepted \(name(message.attempt))"
+        "offer \(name(message.terms.attempt)) for "
+            + "\(message.target?.instance.name ?? "a place later"), "
+            + extent(message.terms, tokens) + held(message.target?.heldTokens ?? 0)
+            + (message.isFallback ? ", alone" : "")
+    case .placeKV(let message):
+        "KV of \(name(message.attempt)) goes to \(message.target.instance)"
+            + held(message.target.heldTokens)
+    case .prefillAccepted(let message):
+        "accepted \(name(message.attempt))"
+            + (message.cachedTokens > 0 ? ", \(message.cachedTokens) cached" : "")
     case .prefillRejected(let message): "rejected \(name(message.attempt)) (\(message.code))"
     case .slotsOpen(let message): "free slots: \(message.freePrefillSlots)"
     case .kvRoomOpen(let message): "free room: \(message.freeKVBytes) tokens"

@@ -32,7 +32,8 @@ struct ScenarioWorker {
             kvCapacityTokens: description.kvCapacityBytes, contextTokens: 100,
             kvBytesPerToken: 1)
         limits.keptSequences = keptSequences
-        machine = WorkerMachine(role: description.role, limits: limits)
+        machine = WorkerMachine(
+            instance: description.instance, role: description.initialRole, limits: limits)
     }
 
     var status: InstanceStatus {
@@ -47,22 +48,25 @@ struct ScenarioWorker {
         for job in jobs {
             let done = generated[job.sequence, default: 0]
             generated[job.sequence] = done + 1
-            if job.exportsKV { events += blocks(of: job).map { .exported(job.sequence, $0) } }
+            if job.exportsKV {
+                events += blocks(from: job.exportedFrom, to: job.tokens.count)
+                    .map { .exported(job.sequence, $0) }
+            }
             let token = TokenOutput(token: TokenID(job.tokens.count + done + 1))
             let isLast = done + 1 == job.maximumNewTokens
             if isLast {
                 jobs.removeAll { $0.sequence == job.sequence }
-                if !job.retainsKV { imported[job.sequence] = nil }
+                imported[job.sequence] = job.retainsKV ? job.tokens.count + done : nil
             }
             events.append(.token(job.sequence, token, finish: isLast ? .length : nil))
         }
         return events
     }
 
-    private func blocks(of job: SequenceJob) -> [KVBlock] {
-        stride(from: job.exportedFrom, to: job.tokens.count, by: chunkTokens).map { start in
+    private func blocks(from start: Int, to end: Int) -> [KVBlock] {
+        stride(from: start, to: end, by: chunkTokens).map { start in
             KVBlock(
-                tokenStart: start, tokenCount: min(chunkTokens, job.tokens.count - start),
+                tokenStart: start, tokenCount: min(chunkTokens, end - start),
                 bytes: KVBuffer(capacityBytes: 1), checksum: UInt32(start))
         }
     }
@@ -86,9 +90,13 @@ struct ScenarioWorker {
         if job.importedTokens == imported[job.sequence, default: 0] { jobs.append(job) }
     }
 
-    mutating func adopt(_ sequence: SequenceID, from retained: SequenceID, tokens: Int) {
-        imported[retained] = nil
+    mutating func fork(_ sequence: SequenceID, from retained: SequenceID, tokens: Int) {
         imported[sequence] = tokens
+    }
+
+    /// The blocks of a sequence that was retained.
+    func export(_ sequence: SequenceID, from start: Int) -> [KVBlock] {
+        blocks(from: start, to: imported[sequence, default: 0])
     }
 
     mutating func cancel(_ sequence: SequenceID) {

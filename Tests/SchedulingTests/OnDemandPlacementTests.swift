@@ -4,6 +4,7 @@ import Testing
 
 @Suite struct OnDemandPlacementTests {
     let policy = OnDemandPlacement()
+    let request = PlacementRequest()
 
     func candidates(_ numbers: [Int], of key: WritableKeyPath<PlacementCandidate, Int>)
         -> [PlacementCandidate]
@@ -17,15 +18,17 @@ import Testing
 
     @Test func `nobody is chosen from nobody`() {
         var generator = SeededGenerator(seed: 1)
-        #expect(policy.prefillWorker(among: [], using: &generator) == nil)
-        #expect(policy.decodeWorker(among: [], using: &generator) == nil)
+        #expect(policy.prefillWorker(for: request, among: [], using: &generator) == nil)
+        #expect(policy.decodeWorker(for: request, among: [], using: &generator) == nil)
     }
 
     @Test func `the only candidate is chosen`() {
         var generator = SeededGenerator(seed: 1)
         let only = candidates([7], of: \.freeKVBytes)
-        #expect(policy.prefillWorker(among: only, using: &generator)?.name == "worker-0")
-        #expect(policy.decodeWorker(among: only, using: &generator)?.name == "worker-0")
+        #expect(
+            policy.prefillWorker(for: request, among: only, using: &generator)?.name == "worker-0")
+        #expect(
+            policy.decodeWorker(for: request, among: only, using: &generator)?.name == "worker-0")
     }
 
     @Test func `prefill goes to the least open work and spreads among equals`() {
@@ -33,7 +36,7 @@ import Testing
         let workers = candidates([5, 3, 9, 3], of: \.openPromptTokens)
         var counts: [String: Int] = [:]
         for _ in 0..<1000 {
-            let chosen = policy.prefillWorker(among: workers, using: &generator)
+            let chosen = policy.prefillWorker(for: request, among: workers, using: &generator)
             counts[chosen?.name ?? "nobody", default: 0] += 1
         }
         #expect(counts.keys.sorted() == ["worker-1", "worker-3"])
@@ -45,7 +48,7 @@ import Testing
         let workers = candidates([10, 30, 20], of: \.freeKVBytes)
         var counts: [String: Int] = [:]
         for _ in 0..<3000 {
-            let chosen = policy.decodeWorker(among: workers, using: &generator)
+            let chosen = policy.decodeWorker(for: request, among: workers, using: &generator)
             counts[chosen?.name ?? "nobody", default: 0] += 1
         }
         // Of three pairs the fullest worker wins none, the freest two.
@@ -60,11 +63,11 @@ import Testing
         var second = SeededGenerator(seed: 4)
         for _ in 0..<50 {
             #expect(
-                policy.decodeWorker(among: workers, using: &first)
-                    == policy.decodeWorker(among: workers, using: &second))
+                policy.decodeWorker(for: request, among: workers, using: &first)
+                    == policy.decodeWorker(for: request, among: workers, using: &second))
             #expect(
-                policy.prefillWorker(among: workers, using: &first)
-                    == policy.prefillWorker(among: workers, using: &second))
+                policy.prefillWorker(for: request, among: workers, using: &first)
+                    == policy.prefillWorker(for: request, among: workers, using: &second))
         }
     }
 }

@@ -20,6 +20,7 @@ struct Outcome {
     fileprivate mutating func add(_ event: EngineEvent) {
         switch event {
         case .imported(_, let tokens): importedTokens = tokens
+        case .exportEnded: order += "e"
         case .blockRefused(_, let expectedToken, let reason):
             refusals.append(Refusal(expectedToken: expectedToken, reason: reason))
         case .exported(_, let block):
@@ -79,7 +80,7 @@ extension EngineEvent {
     var sequence: SequenceID? {
         switch self {
         case .imported(let id, _), .blockRefused(let id, _, _), .exported(let id, _),
-            .token(let id, _, _), .failed(let id, _), .cancelled(let id):
+            .token(let id, _, _), .failed(let id, _), .cancelled(let id), .exportEnded(let id):
             id
         case .engineLost: nil
         }

@@ -86,16 +86,19 @@ import Testing
         let answer = await recorder.outcome(of: turn.sequence).tokens
         #expect(engine.progress.usedKVTokens == 329)
         let next = job(turn.tokens + answer + prompt.suffix(40), new: 30, id: 2)
-        var adopted = next
-        adopted.importedTokens = 320
-        adopted.exportsKV = true
-        adopted.exportedFrom = 350
-        engine.submit(.adopt(next.sequence, from: turn.sequence, tokens: 320))
-        engine.submit(.run(adopted))
+        var forked = next
+        forked.importedTokens = 320
+        forked.exportsKV = true
+        forked.exportedFrom = 350
+        engine.submit(.fork(next.sequence, from: turn.sequence, tokens: 320))
+        engine.submit(.run(forked))
         let outcome = await recorder.outcome(of: next.sequence)
         #expect(outcome.importedTokens == 320)
         #expect(outcome.tokens == (try await output(next)))
         #expect(outcome.blocks.first?.tokenStart == 350)
+        #expect(engine.progress.usedKVTokens == 329)
+        engine.submit(.cancel(turn.sequence))
+        _ = await recorder.outcome(of: turn.sequence) { $0.wasCancelled }
         #expect(engine.progress.usedKVTokens == 0)
 
         // What was exported follows the same tokens elsewhere, and no others.
@@ -105,13 +108,44 @@ import Testing
             turn.tokens = tokens
             engine.submit(.run(turn))
             _ = await recorder.outcome(of: turn.sequence)
-            engine.submit(.adopt(SequenceID(4), from: turn.sequence, tokens: 350))
+            engine.submit(.fork(SequenceID(4), from: turn.sequence, tokens: 350))
             engine.submit(.importKV(SequenceID(4), outcome.blocks[0]))
             engine.submit(.cancel(SequenceID(4)))
             let end = await recorder.outcome(of: SequenceID(4))
             #expect(end.refusals.count == (tokens[0] == prompt[0] ? 0 : 1))
+            engine.submit(.cancel(turn.sequence))
+            _ = await recorder.outcome(of: turn.sequence) { $0.wasCancelled }
             recorder.forget(turn.sequence)
             recorder.forget(SequenceID(4))
+        }
+        await engine.shutdown()
+    }
+
+    @Test func `KV that was there before leaves as if it were computed`() async throws {
+        var recorder = EngineRecorder()
+        let engine = try SimulatedEngine(settings: .instant, onEvent: recorder.sink)
+        var first = job(prompt, new: 1)
+        first.retainsKV = true
+        engine.submit(.run(first))
+        _ = await recorder.outcome(of: first.sequence)
+        engine.submit(.export(first.sequence, from: 0))
+        let retained = await recorder.outcome(of: first.sequence) { $0.order.hasSuffix("e") }
+        engine.submit(.fork(SequenceID(2), from: first.sequence, tokens: prompt.count - 5))
+        var forked = job(prompt, new: 1, id: 2)
+        forked.importedTokens = prompt.count - 5
+        forked.exportsKV = true
+        engine.submit(.run(forked))
+        let outcome = await recorder.outcome(of: SequenceID(2))
+        #expect(outcome.blocks.last?.tokenCount == 5)
+        for blocks in [retained.blocks, outcome.blocks] {
+            for block in blocks { engine.submit(.importKV(SequenceID(3), block)) }
+            var rest = job(prompt + retained.tokens, new: 9, id: 3)
+            rest.outputTokens = 1
+            rest.importedTokens = prompt.count
+            engine.submit(.run(rest))
+            let end = await recorder.outcome(of: SequenceID(3))
+            #expect(retained.tokens + end.tokens == (try await output(job(prompt, new: 10))))
+            recorder.forget(SequenceID(3))
         }
         await engine.shutdown()
     }

@@ -41,6 +41,12 @@ import Testing
         #expect(counts.discardedChunks > 50)
         #expect(counts.cutChunks > 50)
         #expect(counts.strandedLooks > 0)
+        #expect(counts.early > 500)
+        #expect(counts.late > 500)
+        #expect(counts.deflected > 100)
+        #expect(counts.decodeOnly > 10)
+        #expect(counts.prefillOnly > 10)
+        #expect(counts.cachedTokens > 1000)
         for failure in [
             "too many requests", "overloaded", "too long", "attempts exhausted", "no worker",
         ] {
@@ -98,5 +104,13 @@ extension SimulationCounts {
         discardedChunks += other.discardedChunks
         cutChunks += other.cutChunks
         strandedLooks += other.strandedLooks
+        early += other.early
+        late += other.late
+        deflected += other.deflected
+        decodeOnly += other.decodeOnly
+        prefillOnly += other.prefillOnly
+        reportedArrivals += other.reportedArrivals
+        reportedEnds += other.reportedEnds
+        cachedTokens += other.cachedTokens
     }
 }

@@ -294,7 +294,10 @@ import WireProtocol
         #expect(await log.line(containing: "handshake did not end in time") != nil)
     }
 
-    @Test(arguments: [ControlMessage.ping(Ping(number: 1)), done], BulkRecords.allCases)
+    @Test(
+        arguments: [
+            ControlMessage.ping(Ping(number: 1)), .clusterStatusRequest(ClusterStatusRequest()),
+        ], BulkRecords.allCases)
     func `a message that does not belong here ends the connection`(
         message: ControlMessage, records: BulkRecords
     ) async throws {

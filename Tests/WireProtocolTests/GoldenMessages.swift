@@ -18,16 +18,38 @@ enum GoldenMessages {
         .register(Register(description: description, status: status)),
         .heartbeat(Heartbeat(status: status)),
         .deregister(Deregister(reason: "drained")),
-        .subscribe(Subscribe()),
+        .subscribe(Subscribe(host: "anna")),
         .groupView(view),
         .healthReport(report),
         .clusterStatusRequest(ClusterStatusRequest()),
         .clusterStatus(
-            ClusterStatus(view: view, hosts: [report], gateways: [InstanceID("gateway-1")])),
+            ClusterStatus(
+                view: view, hosts: [report], gateways: [InstanceID("gateway-1")],
+                wanted: [
+                    WantedInstances(scenario: "chat", role: .decode, present: 3, wanted: 5)
+                ],
+                decisions: [
+                    Decision(
+                        unixMilliseconds: 1_700_000_000_000, scenario: "chat",
+                        action: "decode-worker-1 becomes decode", reason: "TPOT 61 ms of 50 ms")
+                ],
+                upgrades: ["chat: 2 of 4 workers"])),
+        .groupViewChange(change),
+        .assign(
+            Assign(
+                number: 9, role: .mixed, group: group.id, scenario: "chat",
+                stepLimit: .microseconds(7500), modelPath: "/models/next.gguf")),
+        .clusterRules(ClusterRules(text: "scenarios:\n  chat: {}\n")),
+        .trafficReport(TrafficReport(interval: .seconds(2), groups: [traffic])),
+        .adminRequest(
+            AdminRequest(
+                command: "upgrade",
+                arguments: [AdminRequest.Argument(name: "scenario", value: "chat")])),
+        .adminReply(AdminReply(isAccepted: true, text: "upgrading chat")),
     ]
 
     private static let request: [ControlMessage] = [
-        .reserveKV(ReserveKV(terms: terms)),
+        .reserveKV(ReserveKV(terms: terms, isFallback: true)),
         .reservationGranted(
             ReservationGranted(
                 attempt: attempt, secret: secret, kvBytes: 1 << 30, heldTokens: 128)),
@@ -35,11 +57,8 @@ enum GoldenMessages {
             ReservationRefused(
                 attempt: attempt, code: .noKVRoom, neededBytes: 1 << 30, freeBytes: 1 << 20)),
         .prefillOffer(
-            PrefillOffer(
-                terms: terms, decodeInstance: instance,
-                decodeBulkAddress: NetworkAddress(host: "10.0.0.2", port: 7401),
-                secret: secret, heldTokens: 128)),
-        .prefillAccepted(PrefillAccepted(attempt: attempt)),
+            PrefillOffer(terms: terms, target: target, isFallback: true)),
+        .prefillAccepted(PrefillAccepted(attempt: attempt, cachedTokens: 64)),
         .prefillRejected(
             PrefillRejected(attempt: attempt, code: .busy, reason: "no slot is free")),
         .slotsOpen(SlotsOpen(freePrefillSlots: 2)),
@@ -49,6 +68,7 @@ enum GoldenMessages {
         .requestFailed(
             RequestFailed(attempt: attempt, code: .engine, reason: "the device is lost")),
         .cancelRequest(CancelRequest(attempt: attempt)),
+        .placeKV(PlaceKV(attempt: attempt, target: target)),
     ]
 
     private static let transfer: [ControlMessage] = [
@@ -88,13 +108,39 @@ enum GoldenMessages {
         alternatives: [
             TokenLogprob(token: 128_009, logprob: -0.5), TokenLogprob(token: 13, logprob: -2),
         ])
+    private static let target = KVTarget(
+        instance: instance, bulkAddress: NetworkAddress(host: "10.0.0.2", port: 7401),
+        secret: secret, heldTokens: 128)
+    private static let member = GroupMember(
+        description: description, state: .suspect, status: status,
+        reason: "no heartbeat for 3 s", role: .mixed, group: group.id)
+    private static let group = ServingGroup(
+        id: GroupID("chat/1"), scenario: "chat", modelName: "qwen2.5-0.5b",
+        fingerprint: fingerprint, modelPath: "/models/qwen.gguf", state: .draining, weight: 250)
     private static let view = GroupView(
-        epoch: 3, version: 17,
-        members: [
-            GroupMember(
-                description: description, state: .suspect, status: status,
-                reason: "no heartbeat for 3 s")
-        ])
+        epoch: 3, version: 17, members: [member], groups: [group], isPartial: true)
+    private static let change = GroupViewChange(
+        epoch: 3, since: 16, version: 17, members: [member],
+        removed: [InstanceID("prefill-worker-2")],
+        readings: [MemberReading(instance: InstanceID("prefill-worker-1"), status: status)],
+        groups: [group], isPartial: true)
+    private static let traffic: GroupTraffic = {
+        var traffic = GroupTraffic(group: group.id, scenario: "chat")
+        traffic.arrived = 40
+        traffic.completed = 31
+        traffic.good = 30
+        traffic.failed = 2
+        traffic.waiting = 7
+        traffic.rejected = 300
+        traffic.refused = 12
+        traffic.ttft = .microseconds(4_500_001)
+        traffic.prefill = .microseconds(3_000_002)
+        traffic.endToEnd = .microseconds(90_000_003)
+        traffic.promptTokens = 50_000
+        traffic.cachedTokens = 20_000
+        traffic.outputTokens = 9000
+        return traffic
+    }()
     private static let report = HealthReport(
         host: HostReading(
             host: "anna", cores: 64, busyFraction: 0.25, loadAverage: 12.5,
@@ -114,7 +160,8 @@ enum GoldenMessages {
         controlAddress: NetworkAddress(host: "10.0.0.2", port: 7400),
         bulkAddress: NetworkAddress(host: "fd00::2", port: 7401), modelName: "qwen2.5-0.5b",
         fingerprint: fingerprint, contextTokens: 32_768, kvBytesPerToken: 12_288,
-        kvCapacityBytes: 1 << 33, prefillSlots: 4, decodeSequences: 64, device: "CANN0")
+        kvCapacityBytes: 1 << 33, prefillSlots: 4, decodeSequences: 64, device: "CANN0",
+        initialRole: .prefill, scenario: "chat", modelPath: "/models/qwen.gguf")
 
     private static let status: InstanceStatus = {
         var status = InstanceStatus()
@@ -125,6 +172,11 @@ enum GoldenMessages {
         status.engineSteps = 1_000_000
         status.stepAgeMilliseconds = 12
         status.isDraining = true
+        status.role = .mixed
+        status.assignment = 8
+        status.localPrefills = 1
+        status.prefillTokensPerSecond = 12_500.5
+        status.decodeStepMilliseconds = 22.25
         return status
     }()
 

@@ -43,6 +43,30 @@ import WireProtocol
         }
     }
 
+    /// Fields are added, never renumbered: what a process without groups and changing roles writes
+    /// is read, with the meaning that absent fields have.
+    @Test func `earlier bytes are read`() throws {
+        let file = Self.file.deletingLastPathComponent().appending(path: "earlier.txt")
+        let lines = try String(contentsOf: file, encoding: .utf8).split(separator: "\n")
+            .filter { !$0.hasPrefix("#") }
+        #expect(lines.count == 32)
+        for line in lines {
+            let frame = try bytes(line.split(separator: " ")[1])
+            let header = try header(frame)
+            let control = Array(frame[FrameHeader.byteCount...])
+            let message = try unsafe control.withUnsafeBytes {
+                unsafe try header.message(control: $0)
+            }
+            #expect("\(message.kind)" == line.split(separator: " ")[0])
+            if case .groupView(let view) = message {
+                #expect(view.groups.isEmpty && !view.isPartial)
+                #expect(view.members.map(\.role) == [.decode])
+                #expect(view.members.map(\.status.role) == [.spare])
+            }
+            if case .prefillOffer(let offer) = message { #expect(offer.target?.heldTokens == 128) }
+        }
+    }
+
     private func hexadecimal(_ bytes: [UInt8]) -> String {
         bytes.map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined()
     }

@@ -10,8 +10,11 @@ struct SampleMessages {
         switch kind {
         case .hello, .refusal, .ping, .pong: connectionMessage(kind)
         case .register, .heartbeat, .deregister, .subscribe, .groupView, .healthReport,
-            .clusterStatusRequest, .clusterStatus:
+            .groupViewChange, .assign:
             membershipMessage(kind)
+        case .clusterStatusRequest, .clusterStatus, .clusterRules, .trafficReport, .adminRequest,
+            .adminReply:
+            administrationMessage(kind)
         case .kvOffer, .kvGrant, .kvChunk, .kvEnd, .kvDone, .kvAbort, .kvMemory, .kvCredit,
             .kvResend:
             transferMessage(kind)
@@ -38,21 +41,43 @@ struct SampleMessages {
         case .register: .register(Register(description: description(), status: status()))
         case .heartbeat: .heartbeat(Heartbeat(status: status()))
         case .deregister: .deregister(Deregister(reason: text(100)))
-        case .subscribe: .subscribe(Subscribe())
+        case .subscribe: .subscribe(Subscribe(host: flip() ? text(40) : ""))
         case .groupView: .groupView(view())
         case .healthReport: .healthReport(report())
-        case .clusterStatusRequest: .clusterStatusRequest(ClusterStatusRequest())
+        case .groupViewChange: .groupViewChange(change())
         default:
-            .clusterStatus(
-                ClusterStatus(
-                    view: view(), hosts: list(2) { $0.report() },
-                    gateways: list(3) { $0.instance() }))
+            .assign(
+                Assign(
+                    number: number(), role: servingRole(), group: flip() ? group() : nil,
+                    scenario: text(30), stepLimit: flip() ? stepLimit() : nil,
+                    modelPath: text(60)))
+        }
+    }
+
+    private mutating func administrationMessage(_ kind: MessageKind) -> ControlMessage {
+        switch kind {
+        case .clusterStatusRequest: .clusterStatusRequest(ClusterStatusRequest())
+        case .clusterStatus: .clusterStatus(clusterStatus())
+        case .clusterRules: .clusterRules(ClusterRules(text: text(2000)))
+        case .trafficReport:
+            .trafficReport(
+                TrafficReport(
+                    interval: .milliseconds(count(24 * 3_600_000)),
+                    groups: list(4) { $0.traffic() }))
+        case .adminRequest:
+            .adminRequest(
+                AdminRequest(
+                    command: name(),
+                    arguments: list(4) { samples in
+                        AdminRequest.Argument(name: samples.name(), value: samples.text(100))
+                    }))
+        default: .adminReply(AdminReply(isAccepted: flip(), text: text(400)))
         }
     }
 
     private mutating func requestMessage(_ kind: MessageKind) -> ControlMessage {
         switch kind {
-        case .reserveKV: .reserveKV(ReserveKV(terms: terms()))
+        case .reserveKV: .reserveKV(ReserveKV(terms: terms(), isFallback: flip()))
         case .reservationGranted:
             .reservationGranted(
                 ReservationGranted(
@@ -65,9 +90,11 @@ struct SampleMessages {
         case .prefillOffer:
             .prefillOffer(
                 PrefillOffer(
-                    terms: terms(), decodeInstance: instance(), decodeBulkAddress: address(),
-                    secret: secret()))
-        case .prefillAccepted: .prefillAccepted(PrefillAccepted(attempt: attempt()))
+                    terms: terms(), target: flip() ? target() : nil, isFallback: flip()))
+        case .placeKV: .placeKV(PlaceKV(attempt: attempt(), target: target()))
+        case .prefillAccepted:
+            .prefillAccepted(
+                PrefillAccepted(attempt: attempt(), cachedTokens: count(1 << 20)))
         case .prefillRejected:
             .prefillRejected(
                 PrefillRejected(attempt: attempt(), code: code(), reason: text(80)))
@@ -142,7 +169,8 @@ struct SampleMessages {
             host: text(40), controlAddress: address(), bulkAddress: address(),
             modelName: text(60), fingerprint: fingerprint(), contextTokens: count(1 << 20),
             kvBytesPerToken: bytes(), kvCapacityBytes: bytes(), prefillSlots: count(1 << 16),
-            decodeSequences: count(1 << 16), device: text(40))
+            decodeSequences: count(1 << 16), device: text(40), initialRole: servingRole(),
+            scenario: text(30), modelPath: text(60))
     }
 
     private mutating func status() -> InstanceStatus {
@@ -154,19 +182,95 @@ struct SampleMessages {
         status.engineSteps = number()
         status.stepAgeMilliseconds = number()
         status.isDraining = flip()
+        status.role = servingRole()
+        status.assignment = number()
+        status.localPrefills = count(1 << 16)
+        status.prefillTokensPerSecond = rate()
+        status.decodeStepMilliseconds = rate()
         return status
     }
 
     private mutating func view() -> GroupView {
         GroupView(
-            epoch: number(), version: number(),
-            members: list(3) { samples in
-                GroupMember(
-                    description: samples.description(),
-                    state: samples.element([.serving, .draining, .suspect, .down]),
-                    status: samples.status(), reason: samples.text(50))
-            })
+            epoch: number(), version: number(), members: list(3) { $0.member() },
+            groups: list(3) { $0.servingGroup() }, isPartial: flip())
     }
+
+    private mutating func member() -> GroupMember {
+        GroupMember(
+            description: description(), state: element([.serving, .draining, .suspect, .down]),
+            status: status(), reason: text(50), role: servingRole(),
+            group: flip() ? group() : nil)
+    }
+
+    private mutating func servingGroup() -> ServingGroup {
+        ServingGroup(
+            id: group(), scenario: text(30), modelName: text(60), fingerprint: fingerprint(),
+            modelPath: text(60), state: element(ServingGroup.State.allCases),
+            weight: count(1000))
+    }
+
+    private mutating func change() -> GroupViewChange {
+        GroupViewChange(
+            epoch: number(), since: number(), version: number(), members: list(3) { $0.member() },
+            removed: list(3) { $0.instance() },
+            readings: list(3) { samples in
+                MemberReading(instance: samples.instance(), status: samples.status())
+            },
+            groups: flip() ? list(3) { $0.servingGroup() } : nil, isPartial: flip())
+    }
+
+    private mutating func clusterStatus() -> ClusterStatus {
+        ClusterStatus(
+            view: view(), hosts: list(2) { $0.report() }, gateways: list(3) { $0.instance() },
+            wanted: list(3) { samples in
+                WantedInstances(
+                    scenario: samples.text(30), role: samples.servingRole(),
+                    present: samples.count(1 << 16), wanted: samples.count(1 << 16))
+            },
+            decisions: list(3) { samples in
+                Decision(
+                    unixMilliseconds: samples.number(), scenario: samples.text(30),
+                    action: samples.text(60), reason: samples.text(100))
+            },
+            upgrades: list(3) { $0.text(100) })
+    }
+
+    private mutating func traffic() -> GroupTraffic {
+        var traffic = GroupTraffic(group: group(), scenario: text(30))
+        traffic.arrived = bytes()
+        traffic.completed = bytes()
+        traffic.good = bytes()
+        traffic.failed = bytes()
+        traffic.waiting = bytes()
+        traffic.rejected = bytes()
+        traffic.refused = bytes()
+        traffic.ttft = .microseconds(bytes())
+        traffic.prefill = .microseconds(bytes())
+        traffic.endToEnd = .microseconds(bytes())
+        traffic.promptTokens = bytes()
+        traffic.cachedTokens = bytes()
+        traffic.outputTokens = bytes()
+        return traffic
+    }
+
+    private mutating func target() -> KVTarget {
+        KVTarget(
+            instance: instance(), bulkAddress: address(), secret: secret(),
+            heldTokens: count(1 << 20))
+    }
+
+    private mutating func stepLimit() -> Duration {
+        .microseconds(element([1, 7500, 24 * 3_600_000_000]))
+    }
+
+    /// Not negative and finite.
+    private mutating func rate() -> Double {
+        element([0, .leastNonzeroMagnitude, 12_345.678, .greatestFiniteMagnitude])
+    }
+
+    private mutating func servingRole() -> ServingRole { element(ServingRole.allCases) }
+    private mutating func group() -> GroupID { GroupID(name()) }
 
     private mutating func report() -> HealthReport {
         let host = HostReading(

@@ -25,8 +25,12 @@ struct Bench: Sendable {
         /// Measuring what 'auto' needs takes longer than most tests.
         var compression = "off"
         var keptSequences = 0
+        /// Of the prefill-worker, if it keeps another number.
+        var prefillKeptSequences: Int?
         var prefillSlots = 8
         var decodeSequences = 16
+        /// Where the workers look for their scheduler; nobody is there.
+        var scheduler = NetworkAddress(host: "127.0.0.1", port: 1)
         var prefill: [String] = []
         var decode: [String] = []
         var handOver = KVHandOverLimits()
@@ -44,9 +48,10 @@ struct Bench: Sendable {
     ///
     /// Afterwards no thread and no descriptor of theirs may be left.
     static func run(
-        _ options: Options = Options(), _ body: @escaping @Sendable (Bench) async throws -> Void
+        _ options: Options = Options(), certificates: BenchCertificates? = nil,
+        _ body: @escaping @Sendable (Bench) async throws -> Void
     ) async throws {
-        let certificates = try BenchCertificates()
+        let certificates = try certificates ?? BenchCertificates()
         let bench = Bench(
             options: options, certificates: certificates,
             prefill: try await BenchWorker(.prefillWorker, options, certificates),
@@ -174,7 +179,8 @@ struct Bench: Sendable {
 
     /// What is still held.
     private var remains: [String] {
-        prefill.remains(slots: options.prefillSlots) + decode.remains(slots: 0)
+        prefill.remains(slots: options.prefillSlots)
+            + decode.remains(slots: options.prefillSlots)
             + [
                 "prefill_kv_held_bytes", "prefill_kv_stranded_transfers",
                 "prefill_kv_stranded_bytes", "decode_kv_landed_bytes",
@@ -200,13 +206,14 @@ struct BenchWorker: Sendable {
         self.role = role
         instance = InstanceID(name ?? role.name)
         try certificates.issue(role, instance)
-        let own =
+        let kept =
             role == .prefillWorker
-            ? ["--prefill-slots", "\(options.prefillSlots)"] + options.prefill
-            : [
-                "--decode-sequences", "\(options.decodeSequences)", "--kept-sequences",
-                "\(options.keptSequences)",
-            ] + options.decode
+            ? options.prefillKeptSequences ?? options.keptSequences : options.keptSequences
+        let own =
+            [
+                "--prefill-slots", "\(options.prefillSlots)", "--decode-sequences",
+                "\(options.decodeSequences)", "--kept-sequences", "\(kept)",
+            ] + (role == .prefillWorker ? options.prefill : options.decode)
         let localFolder =
             role == .decodeWorker
             ? options.decodeLocalFolder ?? options.localFolder : options.localFolder
@@ -216,7 +223,8 @@ struct BenchWorker: Sendable {
             arguments: [
                 "--certificates", certificates.folder, "--cluster", BenchCertificates.cluster,
                 "--name", instance.name, "--listen", "127.0.0.1:0", "--bulk-listen",
-                "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--scheduler", "127.0.0.1:1",
+                "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--scheduler",
+                "\(options.scheduler)",
                 "--local-folder", localFolder,
                 "--kv-compression", options.compression, "--log-level",
                 environment["KV_FAULTS_LOG"] ?? "critical",
@@ -244,9 +252,10 @@ struct BenchWorker: Sendable {
             )
         }
         return [
-            ("free slots", status.freePrefillSlots, slots),
+            ("free slots", status.freePrefillSlots, status.role.takesPrompts ? slots : 0),
             ("reserved bytes", status.reservedKVBytes, 0),
             ("running sequences", status.runningSequences, 0),
+            ("local prefills", status.localPrefills, 0),
             ("transfers with landed chunks", landed, 0), ("landed bytes", landedBytes, 0),
             ("engine's sequences", progress.openSequences, kept),
             ("engine's KV tokens", progress.usedKVTokens, keptTokens),

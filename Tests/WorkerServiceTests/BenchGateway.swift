@@ -46,7 +46,7 @@ final class BenchGateway: Sendable {
     enum Event: Sendable {
         case granted(ReservationGranted)
         case refused(ReservationRefused)
-        case accepted
+        case accepted(PrefillAccepted)
         case rejected(PrefillRejected)
         case tokens(TokenBatch, from: Role)
         case failed(RequestFailed, from: Role)
@@ -164,7 +164,7 @@ final class BenchGateway: Sendable {
         switch message {
         case .reservationGranted(let granted): tell(granted.attempt, .granted(granted))
         case .reservationRefused(let refused): tell(refused.attempt, .refused(refused))
-        case .prefillAccepted(let accepted): tell(accepted.attempt, .accepted)
+        case .prefillAccepted(let accepted): tell(accepted.attempt, .accepted(accepted))
         case .prefillRejected(let rejected): tell(rejected.attempt, .rejected(rejected))
         case .tokenBatch(let batch): tell(batch.attempt, .tokens(batch, from: role))
         case .requestFailed(let failed): tell(failed.attempt, .failed(failed, from: role))

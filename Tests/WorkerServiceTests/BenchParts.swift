@@ -82,6 +82,9 @@ enum BenchMetrics {
         Int(registry?.value(name, labels) ?? 0)
     }
 
+    /// How often a histogram has recorded something.
+    static func count(_ name: String) -> Int { registry?.recorded(name)?.count ?? 0 }
+
     /// How much a counter rises meanwhile.
     static func rise(
         of name: String, _ labels: [String: String] = [:], during body: () async throws -> Void

@@ -68,7 +68,7 @@ extension WorkerServiceTests {
                 bench.gateway.forget(second.attempt)
                 #expect(placed.granted.heldTokens == 205)
                 try await bench.settle()
-                // What was held went with it, so all KV travels again.
+                // What it began with is still there for the next one.
                 try await bench.expectRight(bench.answer(second.again), to: second)
                 try await bench.settle()
             }

@@ -59,6 +59,41 @@ extension WorkerServiceTests {
             }
         }
 
+        @Test func `known beginnings, late places and own prompts change no token of a model`()
+            async throws
+        {
+            var options = options
+            options.prefillKeptSequences = 3
+            options.prefill = ["--prefix-block", "64"]
+            try await Bench.run(options) { bench in
+                let expected = try await bench.answer(request(2))
+                #expect(expected.failure == nil && expected.tokens.count == 8)
+                for way in 0..<3 {
+                    let request = request(2).again
+                    let placed = try await bench.reserve(request)
+                    let target = KVTarget(
+                        instance: bench.decode.instance, bulkAddress: bench.decode.bulkAddress,
+                        secret: placed.granted.secret)
+                    let offer = PrefillOffer(
+                        terms: request.terms, target: way == 1 ? nil : target)
+                    bench.gateway.send(
+                        .prefillOffer(offer), request.prompt,
+                        to: way == 2 ? .decodeWorker : .prefillWorker)
+                    let event = try await placed.events.next(within: .seconds(10))
+                    guard case .accepted(let accepted) = event else {
+                        throw BenchFailure("an offer was answered by \(event)")
+                    }
+                    #expect(accepted.cachedTokens == (way == 2 ? 0 : 256))
+                    if way == 1 {
+                        let place = PlaceKV(attempt: request.attempt, target: target)
+                        bench.gateway.send(.placeKV(place), to: .prefillWorker)
+                    }
+                    #expect(try await bench.outcome(of: placed) == expected, "way \(way)")
+                    try await bench.settle()
+                }
+            }
+        }
+
         /// Bytes of one transfer on a fresh connection.
         private func carried(
             _ bench: Bench, _ expected: Answer

@@ -23,7 +23,7 @@ package protocol ComputeBackend: AnyObject {
         _ runs: [BatchPlanner.Run]
     ) throws(EngineError) -> [Result<BatchPlanner.Sample, EngineError>]
 
-    /// The KV of computed tokens at the end of the slot's last run, with its checksum.
+    /// The KV of tokens of the slot that are there, with its checksum.
     func exportKV(slot: Int, tokenStart: Int, tokenCount: Int) throws(EngineError) -> KVBlock
 
     /// Adds a block whose place and length were checked; checks its bytes.
@@ -34,9 +34,13 @@ package protocol ComputeBackend: AnyObject {
     /// Frees the job of the slot and keeps its KV.
     func retain(slot: Int)
 
-    /// Frees the KV of all but the first `tokens` tokens of a slot without a job.
-    func truncate(slot: Int, tokens: Int) throws(EngineError)
+    /// Begins an empty slot with the first `tokens` tokens of another one, which stays as it is.
+    ///
+    /// They share the KV until one of them is removed.
+    ///
+    /// - Throws: if the slot can't be continued from there; it is removed then.
+    func fork(slot: Int, from source: Int, tokens: Int) throws(EngineError)
 
-    /// Frees the slot's KV and its job.
+    /// Frees the slot's job, and what KV no other slot shares.
     func remove(slot: Int)
 }

@@ -32,10 +32,11 @@ final class EngineLoop {
             let commands = shared.takeCommands(
                 limit: Limits.commandsBetweenSteps, waits: isIdle)
             for command in commands { perform(planner.receive(command), of: command) }
+            if planner.hasExports { exportPresentKV() }
             let step = planner.nextStep()
             perform(step.actions)
-            isIdle = step.runs.isEmpty
-            if !isIdle { compute(step.runs) }
+            isIdle = step.runs.isEmpty && !planner.hasExports
+            if !step.runs.isEmpty { compute(step) }
         }
         // A stop that comes in the same moment does not mend the device.
         end(isLost: failedSteps >= Limits.failedStepsInARow)
@@ -44,7 +45,7 @@ final class EngineLoop {
     /// Tells all sequences, those still waiting in the queue as well.
     private func end(isLost: Bool) {
         let error = isLost ? EngineError.computeFailed(code: failureCode) : .shutDown
-        let unstarted = shared.closeQueue().map(\.sequence).filter { !planner.isOpen($0) }
+        let unstarted = shared.closeQueue().compactMap(\.sequence).filter { !planner.isOpen($0) }
         perform(planner.failAll(error))
         for sequence in Set(unstarted) { onEvent(.failed(sequence, error)) }
         if isLost { onEvent(.engineLost(error)) }
@@ -52,18 +53,38 @@ final class EngineLoop {
 
     private var failureCode: Int32 = 0
 
-    private func compute(_ runs: [BatchPlanner.Run]) {
+    /// A part of the KV that has to leave, so that the sequences that compute don't wait for all.
+    private func exportPresentKV() {
+        shared.stepBegins()
+        defer { shared.stepEnds() }
+        for _ in 0..<planner.exportsPerStep {
+            guard !shared.stop.isSet, let export = planner.nextExport() else { return }
+            do throws(EngineError) {
+                let block = try exportKV(slot: export.slot, tokens: export.tokens)
+                onEvent(.exported(export.sequence, block))
+                perform(planner.exported(export))
+            } catch {
+                perform(planner.fail(export.sequence, error))
+            }
+        }
+    }
+
+    private func compute(_ step: BatchPlanner.Step) {
+        let runs = step.runs
         shared.stepBegins()
         defer { shared.stepEnds() }
         do throws(EngineError) {
             let start = ContinuousClock.now
             let samples = try backend.compute(runs)
-            shared.addCompute(duration: .now - start)
+            let duration = ContinuousClock.now - start
+            shared.addCompute(duration: duration, of: step)
+            planner.measured(step, duration: duration)
             failedSteps = 0
             var failures: [SequenceID: EngineError] = [:]
             for run in runs where run.exports {
                 do throws(EngineError) {
-                    onEvent(.exported(run.sequence, try exportKV(of: run)))
+                    let block = try exportKV(slot: run.slot, tokens: run.exported)
+                    onEvent(.exported(run.sequence, block))
                 } catch {
                     failures[run.sequence] = error
                 }
@@ -78,10 +99,10 @@ final class EngineLoop {
         }
     }
 
-    private func exportKV(of run: BatchPlanner.Run) throws(EngineError) -> KVBlock {
+    private func exportKV(slot: Int, tokens: Range<Int>) throws(EngineError) -> KVBlock {
         let start = ContinuousClock.now
         let block = try backend.exportKV(
-            slot: run.slot, tokenStart: run.exported.lowerBound, tokenCount: run.exported.count)
+            slot: slot, tokenStart: tokens.lowerBound, tokenCount: tokens.count)
         shared.addExport(bytes: block.bytes.usedBytes, duration: .now - start)
         return block
     }
@@ -102,8 +123,8 @@ final class EngineLoop {
             for action in actions {
                 switch action {
                 case .importBlock(let block, let slot): try importKV(block, slot: slot)
-                case .truncate(let slot, let tokens):
-                    try backend.truncate(slot: slot, tokens: tokens)
+                case .fork(let slot, let source, let tokens):
+                    try backend.fork(slot: slot, from: source, tokens: tokens)
                 case .begin(let job, let slot): try backend.begin(job, slot: slot)
                 case .retain(let slot): backend.retain(slot: slot)
                 case .remove(let slot): backend.remove(slot: slot)
@@ -123,9 +144,11 @@ final class EngineLoop {
 }
 
 extension EngineCommand {
-    fileprivate var sequence: SequenceID {
+    /// Nil for a command that is not about a sequence.
+    fileprivate var sequence: SequenceID? {
         switch self {
-        case .importKV(let id, _), .adopt(let id, _, _): id
+        case .importKV(let id, _), .fork(let id, _, _), .export(let id, _): id
+        case .limitStep: nil
         case .run(let job): job.sequence
         case .cancel(let id): id
         }

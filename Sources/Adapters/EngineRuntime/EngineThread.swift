@@ -160,8 +160,17 @@ final class SharedState: Sendable {
         }
     }
 
-    func addCompute(duration: Duration) {
-        counters.withLock { $0.progress.computeDuration += duration }
+    func addCompute(duration: Duration, of step: BatchPlanner.Step) {
+        counters.withLock { counters in
+            counters.progress.computeDuration += duration
+            if step.decodingSequences > 0 {
+                counters.progress.decodeSteps += 1
+                counters.progress.decodeDuration += duration
+            } else {
+                counters.progress.prefillTokens += step.promptTokens
+                counters.progress.prefillDuration += duration
+            }
+        }
     }
 
     func addExport(bytes: Int, duration: Duration) {

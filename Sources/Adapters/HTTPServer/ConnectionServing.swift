@@ -83,7 +83,9 @@ struct ConnectionServing: ServerChildChannel {
         do {
             try await withTaskCancellationHandler {
                 try await value.stream.executeThenClose { inbound, outbound in
-                    try await serve(inbound, outbound, value.connection)
+                    try await serve(
+                        inbound, outbound, value.connection,
+                        remoteAddress: value.channel.remoteAddress?.ipAddress ?? "")
                     // Writes what is left; the guard closes soon after.
                     outbound.finish()
                     try await value.channel.closeFuture.get()
@@ -98,13 +100,15 @@ struct ConnectionServing: ServerChildChannel {
 
     private func serve(
         _ inbound: NIOAsyncChannelInboundStream<HTTPRequestPart>,
-        _ outbound: NIOAsyncChannelOutboundWriter<HTTPResponsePart>, _ connection: HTTPConnection
+        _ outbound: NIOAsyncChannelOutboundWriter<HTTPResponsePart>, _ connection: HTTPConnection,
+        remoteAddress: String
     ) async throws {
         var parts = inbound.makeAsyncIterator()
         while case .head(let head) = try await parts.next() {
             guard let body = try await wholeBody(&parts, head) else { return }
             let isLast = head.headerFields[.connection]?.lowercased() == "close"
-            try await answer(HTTPCall(head, body: body), isLast: isLast, outbound, connection)
+            let call = HTTPCall(head, body: body, remoteAddress: remoteAddress)
+            try await answer(call, isLast: isLast, outbound, connection)
             if isLast { return }
         }
     }

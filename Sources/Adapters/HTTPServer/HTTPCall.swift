@@ -11,10 +11,13 @@ package struct HTTPCall: Sendable {
     package let body: [UInt8]
     /// What stands in the path in place of a route's final `*`.
     package internal(set) var rest = ""
+    /// Address of the client without its port, or of the proxy in front; empty if unknown.
+    package let remoteAddress: String
     let isHead: Bool
     private let fields: HTTPFields
 
-    init(_ head: HTTPRequest, body: [UInt8]) {
+    init(_ head: HTTPRequest, body: [UInt8], remoteAddress: String = "") {
+        self.remoteAddress = remoteAddress
         isHead = head.method == .head
         method = isHead ? "GET" : head.method.rawValue
         let target = head.path ?? "/"
@@ -30,6 +33,16 @@ package struct HTTPCall: Sendable {
     /// A field of the head; several of the same name are joined with commas.
     package func header(_ name: String) -> String? {
         HTTPField.Name(name).flatMap { fields[$0] }
+    }
+
+    /// All fields of the head, by their names in lower case; joined like those of `header`.
+    package var headers: [String: String] {
+        var headers: [String: String] = [:]
+        for field in fields {
+            let name = field.name.canonicalName
+            headers[name] = headers[name].map { "\($0), \(field.value)" } ?? field.value
+        }
+        return headers
     }
 
     /// `+` stays, a broken escape stays as it is.

@@ -68,6 +68,7 @@ extension HTTPReply {
     /// The error as OpenAI's clients read it, with `Retry-After` if it makes sense.
     package static func error(_ error: APIError) -> HTTPReply {
         var reply = HTTPReply.json(error.json, status: error.status)
+        reply.headers += error.headers.map { ($0.name, $0.value) }
         if let seconds = error.retryAfterSeconds {
             reply.headers.append(("retry-after", "\(seconds)"))
         }

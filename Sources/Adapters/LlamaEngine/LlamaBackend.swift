@@ -14,6 +14,8 @@ final class LlamaBackend: ComputeBackend {
     private let model: LlamaModel
     private let context: LlamaContext
     private let layout: LlamaKVLayout
+    /// Layers with a window keep no more than it needs.
+    private let keepsWindowOnly: Bool
     private let pool: KVBufferPool
     private let scratch: SamplingScratch
     private var samplers: [LlamaSampler?]
@@ -29,6 +31,7 @@ final class LlamaBackend: ComputeBackend {
         context = try LlamaContext(model: model, settings: settings, stop: stop)
         layout = try context.learnLayout()
         windowUse = layout.windowUse(settings: settings)
+        keepsWindowOnly = layout.hasWindow && settings.windowKV == .window
         let kvBytesPerToken = layout.tokenBytes - layout.cellBytes
         kvShape = model.kvShape(settings.kvType).flatMap {
             $0.bytesPerToken == kvBytesPerToken ? $0 : nil
@@ -60,6 +63,8 @@ final class LlamaBackend: ComputeBackend {
     }
 
     func begin(_ job: SequenceJob, slot: Int) throws(EngineError) {
+        // Blocks may come without cells of windows that have moved on; the last ones never do.
+        try checkWindow(slot: slot, tokens: job.importedTokens)
         samplers[slot] = LlamaSampler(
             job: job, model: model, contextTokens: description.contextTokens, scratch: scratch)
     }
@@ -94,11 +99,25 @@ final class LlamaBackend: ComputeBackend {
 
     func retain(slot: Int) { samplers[slot] = nil }
 
-    func truncate(slot: Int, tokens: Int) throws(EngineError) {
-        // Layers with a window may have lost tokens that the next one attends to.
-        guard context.truncate(sequence: Int32(slot), tokens: tokens),
-            context.stateBytes(sequence: Int32(slot), range: 0..<tokens)
-                == layout.stateBytes(of: 0..<tokens)
+    func fork(slot: Int, from source: Int, tokens: Int) throws(EngineError) {
+        try checkWindow(slot: source, tokens: tokens)
+        context.share(Int32(source), with: Int32(slot), tokens: tokens)
+        // A cell of a window that has moved on is used again, but only while one sequence has it:
+        // shared ones would fill up the small cache.
+        guard keepsWindowOnly else { return }
+        guard context.copyWindow(of: Int32(source), tokens: tokens, to: Int32(slot)) else {
+            throw .blockRefused(reason: "no room for another window")
+        }
+        try checkWindow(slot: slot, tokens: tokens)
+    }
+
+    /// Throws if layers have lost tokens that the one after the first `tokens` attends to.
+    private func checkWindow(slot: Int, tokens: Int) throws(EngineError) {
+        let needed = layout.window(before: tokens)
+        guard
+            needed.isEmpty
+                || context.stateBytes(sequence: Int32(slot), range: needed)
+                    == layout.stateBytes(of: needed)
         else { throw .blockRefused(reason: "the KV before token \(tokens) is no longer whole") }
     }
 
@@ -110,15 +129,25 @@ final class LlamaBackend: ComputeBackend {
     func exportKV(
         slot: Int, tokenStart: Int, tokenCount: Int
     ) throws(EngineError) -> KVBlock {
-        let stateBytes = layout.stateBytes(of: tokenStart..<tokenStart + tokenCount)
+        let range = tokenStart..<tokenStart + tokenCount
+        // A window may have moved on since the range was computed.
+        let stateBytes =
+            layout.hasWindow
+            ? context.stateBytes(sequence: Int32(slot), range: range)
+            : layout.stateBytes(of: range)
         let buffer = pool.buffer(capacityBytes: LlamaKVLayout.headerBytes + stateBytes)
         let written = unsafe buffer.withWritableBytes { bytes in
             let state = unsafe UnsafeMutableRawBufferPointer(
                 rebasing: bytes[LlamaKVLayout.headerBytes...].prefix(stateBytes))
             let written = unsafe context.exportState(
-                sequence: Int32(slot), range: tokenStart..<(tokenStart + tokenCount), into: state)
-            unsafe layout.writeHeader(into: bytes, tokenStart: tokenStart, tokenCount: tokenCount)
-            return written
+                sequence: Int32(slot), range: range, into: state)
+            unsafe layout.writeHeader(
+                into: bytes, tokenStart: tokenStart, tokenCount: tokenCount,
+                stateBytes: stateBytes)
+            guard layout.hasWindow else { return written }
+            let positions = unsafe layout.positions(
+                in: UnsafeRawBufferPointer(state), of: range)
+            return positions == nil ? 0 : written
         }
         guard written == stateBytes else {
             throw .computeFailed(code: FailureCodes.exportFailed)
@@ -138,8 +167,11 @@ final class LlamaBackend: ComputeBackend {
             let state = unsafe UnsafeRawBufferPointer(
                 rebasing: bytes[LlamaKVLayout.headerBytes...])
             let range = block.tokenStart..<(block.tokenStart + block.tokenCount)
+            guard let positions = unsafe layout.positions(in: state, of: range) else {
+                return "the table of positions is damaged"
+            }
             return unsafe context.importState(
-                state, sequence: Int32(slot), range: range, first: layout.firstPosition(of: range))
+                state, sequence: Int32(slot), first: positions.min(), last: positions.max())
                 ? nil : "libllama doesn't take the state"
         }
         if let reason { throw .blockRefused(reason: reason) }
@@ -177,22 +209,45 @@ extension LlamaContext {
         return written == size ? bytes : []
     }
 
-    /// Adds a state to a sequence; says whether it holds exactly the range.
+    /// Adds a state to a sequence; says whether libllama has read all of it.
     ///
-    /// - Parameter first: position that libllama has to name as the first one.
+    /// - Parameters:
+    ///   - first: position that libllama has to name as the first one; nil if none.
+    ///   - last: position that libllama has to name as the last one; nil if none.
     func importState(
-        _ bytes: UnsafeRawBufferPointer, sequence: llama_seq_id, range: Range<Int>, first: Int
+        _ bytes: UnsafeRawBufferPointer, sequence: llama_seq_id, first: Int?, last: Int?
     ) -> Bool {
         defer { remove(sequence: spareSequence) }
         let read = unsafe llama_state_seq_set_data(
             pointer, bytes.assumingMemoryBound(to: UInt8.self).baseAddress, bytes.count,
             spareSequence)
         guard read == (bytes.count),
-            unsafe Int(llama_memory_seq_pos_min(memory, spareSequence)) == first,
-            unsafe Int(llama_memory_seq_pos_max(memory, spareSequence)) == range.upperBound - 1
+            unsafe Int(llama_memory_seq_pos_min(memory, spareSequence)) == first ?? -1,
+            unsafe Int(llama_memory_seq_pos_max(memory, spareSequence)) == last ?? -1
         else { return false }
         unsafe llama_memory_seq_cp(memory, spareSequence, sequence, -1, -1)
         return true
+    }
+
+    /// Replaces a sequence's cells in the layers with a window by copies of another one's.
+    func copyWindow(of source: llama_seq_id, tokens: Int, to sequence: llama_seq_id) -> Bool {
+        let windows = LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
+        share(source, with: spareSequence, tokens: tokens)
+        var state = [UInt8](
+            repeating: 0,
+            count: unsafe llama_state_seq_get_size_ext(pointer, spareSequence, UInt32(windows)))
+        let count = state.count
+        let written = unsafe state.withUnsafeMutableBufferPointer {
+            unsafe llama_state_seq_get_data_ext(
+                pointer, $0.baseAddress, count, spareSequence, UInt32(windows))
+        }
+        remove(sequence: spareSequence)
+        guard written == count else { return false }
+        let read = unsafe state.withUnsafeBufferPointer {
+            unsafe llama_state_seq_set_data_ext(
+                pointer, $0.baseAddress, count, sequence, UInt32(windows))
+        }
+        return read == count
     }
 }
 

@@ -134,10 +134,9 @@ import InferenceEngine
         unsafe llama_memory_seq_rm(memory, sequence, -1, -1)
     }
 
-    /// Keeps the first tokens of a sequence; says whether they are what is there then.
-    func truncate(sequence: llama_seq_id, tokens: Int) -> Bool {
-        unsafe llama_memory_seq_rm(memory, sequence, Int32(tokens), -1)
-            && Int(llama_memory_seq_pos_max(memory, sequence)) == tokens - 1
+    /// Begins an empty sequence with the first tokens of another one, which share their cells.
+    func share(_ source: llama_seq_id, with sequence: llama_seq_id, tokens: Int) {
+        unsafe llama_memory_seq_cp(memory, source, sequence, 0, Int32(tokens))
     }
 
     func removeAll() { unsafe llama_memory_clear(memory, true) }

@@ -107,6 +107,14 @@ package final class LlamaEngine: InferenceEngine {
         (kvShape, windowUse, parameterCount) = facts.withLock { $0 }
     }
 
+    /// Looks at a file's header: cheap, and weights are not read.
+    ///
+    /// - Throws: why it can't be loaded, as far as that can be told beforehand.
+    package static func check(modelPath: String) throws(EngineError) {
+        LlamaLog.prepareLibrary()
+        _ = try GGUFFile(path: modelPath)
+    }
+
     package func submit(_ command: EngineCommand) { thread.submit(command) }
 
     package var progress: EngineProgress { thread.progress }

@@ -10,7 +10,7 @@ import ServingTypes
 /// of all sequences, because masked positions still are computed. So a block's checksum is checked
 /// before anything reads it.
 struct LlamaKVLayout: Sendable, Hashable {
-    static let version: UInt32 = 2
+    static let version: UInt32 = 3
     static let headerBytes = 24
     private static let magic: UInt32 = 0x424b_4450
     /// libllama's magic and the number of the sequence; then the caches.
@@ -23,29 +23,46 @@ struct LlamaKVLayout: Sendable, Hashable {
     var tokenBytes: Int { tables.reduce(cellBytes) { $0 + $1.rowBytes } }
     var cellBytes: Int { tables.reduce(0) { $0 + $1.cellBytes } }
     /// State bytes are at most `fixedBytes + tokens * tokenBytes`, less where a window leaves out
-    /// tokens.
+    /// tokens or has moved on.
     var fixedBytes: Int { tables.reduce(Self.stateHeaderBytes) { $0 + $1.fixedBytes } }
 
-    /// Bytes of the state of a range of tokens.
+    var hasWindow: Bool { tables.contains { $0.window != .whole } }
+
+    /// Bytes of the state of a range of tokens, if windows are whole.
     func stateBytes(of range: Range<Int>) -> Int {
         tables.reduce(Self.stateHeaderBytes) { $0 + $1.bytes(of: range) }
     }
 
-    /// Whether the tables of cells in a state are those of a range of tokens.
-    private func cellsAreSound(
+    /// Tokens that the one at a position attends to in layers with a window; empty without such.
+    ///
+    /// libllama gives cells of earlier ones to others.
+    func window(before position: Int) -> Range<Int> {
+        let starts = tables.compactMap { $0.window.firstAttended(from: position) }
+        return min(starts.min() ?? position, position)..<position
+    }
+
+    /// Positions in the cache that libllama asks for the first and the last one of a sequence.
+    ///
+    /// That is the one with a window, if there is one. Nil if a table of cells is not that of the
+    /// range.
+    func positions(
         in state: UnsafeRawBufferPointer, of range: Range<Int>
-    ) -> Bool {
+    ) -> Set<Int>? {
         var offset = Self.stateHeaderBytes
+        var asked: Set<Int>?
         for table in tables {
-            guard unsafe table.holds(range, in: state, at: offset) else { return false }
-            offset += table.bytes(of: range)
+            guard let positions = unsafe table.positions(of: range, in: state, at: offset)
+            else { return nil }
+            if asked == nil || table.window != .whole { asked = positions }
+            offset += table.bytes(cells: positions.count)
         }
-        return true
+        return offset == state.count ? asked : nil
     }
 
     /// Writes the header; the state follows it.
     func writeHeader(
-        into bytes: UnsafeMutableRawBufferPointer, tokenStart: Int, tokenCount: Int
+        into bytes: UnsafeMutableRawBufferPointer, tokenStart: Int, tokenCount: Int,
+        stateBytes: Int
     ) {
         func store(_ value: some FixedWidthInteger, at offset: Int) {
             unsafe bytes.storeBytes(
@@ -55,17 +72,18 @@ struct LlamaKVLayout: Sendable, Hashable {
         store(Self.version, at: 4)
         store(UInt32(tokenStart), at: 8)
         store(UInt32(tokenCount), at: 12)
-        store(UInt64(stateBytes(of: tokenStart..<tokenStart + tokenCount)), at: 16)
+        store(UInt64(stateBytes), at: 16)
     }
 
-    /// Why a block can't be imported, or nil.
+    /// Why a block's header doesn't fit, or nil.
     func defect(
         of bytes: UnsafeRawBufferPointer, tokenStart: Int, tokenCount: Int
     ) -> String? {
-        let range = tokenStart..<tokenStart + tokenCount
-        let stateBytes = stateBytes(of: range)
-        guard bytes.count == Self.headerBytes + stateBytes else {
-            return "\(bytes.count) bytes, \(Self.headerBytes + stateBytes) expected"
+        let whole = stateBytes(of: tokenStart..<tokenStart + tokenCount)
+        let stateBytes = bytes.count - Self.headerBytes
+        // Cells of a window may be missing; their number is checked with their positions.
+        guard hasWindow ? stateBytes > 0 : stateBytes == whole else {
+            return "\(bytes.count) bytes, \(Self.headerBytes + whole) expected"
         }
         func load<Value: FixedWidthInteger>(_ offset: Int, as: Value.Type) -> Value {
             Value(littleEndian: unsafe bytes.loadUnaligned(fromByteOffset: offset, as: Value.self))
@@ -78,10 +96,6 @@ struct LlamaKVLayout: Sendable, Hashable {
             load(12, as: UInt32.self) == UInt32(clamping: tokenCount),
             load(16, as: UInt64.self) == UInt64(stateBytes)
         else { return "header and message name different tokens" }
-        let state = unsafe UnsafeRawBufferPointer(rebasing: bytes[Self.headerBytes...])
-        guard unsafe cellsAreSound(in: state, of: range) else {
-            return "the table of positions is damaged"
-        }
         return nil
     }
 }

@@ -76,11 +76,6 @@ extension LlamaKVLayout {
         return true
     }
 
-    /// Position that libllama names as a sequence's first one, after a range was imported.
-    func firstPosition(of range: Range<Int>) -> Int {
-        tables.map { $0.window.first(of: range) }.max() ?? range.lowerBound
-    }
-
     /// What keeping all KV of the layers with a window costs; nil for models without a window.
     func windowUse(settings: LlamaEngine.Settings) -> LlamaEngine.WindowUse? {
         for table in tables {

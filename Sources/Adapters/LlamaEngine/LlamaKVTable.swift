@@ -14,6 +14,15 @@ struct LlamaKVTable: Sendable, Hashable {
         /// The tokens since the last multiple of `tokens`.
         case chunks(tokens: Int)
 
+        /// The first token that the one at a position attends to; nil if all.
+        func firstAttended(from position: Int) -> Int? {
+            switch self {
+            case .whole: nil
+            case .sliding(let tokens): max(0, position - tokens + 1)
+            case .chunks(let tokens): position / tokens * tokens
+            }
+        }
+
         /// The first token of a range that a state of this range holds.
         func first(of range: Range<Int>) -> Int {
             switch self {
@@ -44,10 +53,18 @@ struct LlamaKVTable: Sendable, Hashable {
     /// Bytes besides cells and rows.
     var fixedBytes: Int { 16 + 12 * (keys.count + values.count) }
 
+    /// Bytes of a cache with so many cells.
+    func bytes(cells: Int) -> Int {
+        cells == 0 ? Self.emptyBytes : fixedBytes + cells * (cellBytes + rowBytes)
+    }
+
     /// Bytes in the state of a range of tokens.
     func bytes(of range: Range<Int>) -> Int {
-        fixedBytes + (range.upperBound - window.first(of: range)) * (cellBytes + rowBytes)
+        bytes(cells: range.upperBound - window.first(of: range))
     }
+
+    /// Of a cache without cells libllama writes the two counts only.
+    private static let emptyBytes = 8
 }
 
 /// Reads numbers of a state; nil beyond its end.
@@ -107,19 +124,30 @@ extension LlamaKVTable {
         return found
     }
 
-    /// Whether the cells that begin at an offset are those of a range of tokens.
-    func holds(
-        _ range: Range<Int>, in state: UnsafeRawBufferPointer, at offset: Int
-    ) -> Bool {
+    /// Positions of the cells that begin at an offset, if they are those of a range of tokens.
+    ///
+    /// A window may have moved on since: then some of its cells are missing, or all.
+    func positions(
+        of range: Range<Int>, in state: UnsafeRawBufferPointer, at offset: Int
+    ) -> Set<Int>? {
         var reader = unsafe StateReader(state, at: offset)
-        guard let positions = reader.positions(cellBytes: cellBytes) else { return false }
-        let expected = window.first(of: range)..<range.upperBound
-        return positions.count == expected.count && positions.allSatisfy(expected.contains)
-            && Set(positions).count == positions.count
+        if window != .whole, reader.isEmptyTable { return [] }
+        guard let positions = reader.positions(cellBytes: cellBytes) else { return nil }
+        let unique = Set(positions)
+        guard unique.count == positions.count, unique.allSatisfy(range.contains),
+            window != .whole || unique.count == range.count
+        else { return nil }
+        return unique
     }
 }
 
 extension StateReader {
+    /// Whether a table without cells comes next.
+    var isEmptyTable: Bool {
+        var reader = self
+        return reader.word() == 1 && reader.word() == 0
+    }
+
     /// The positions in a table of cells; nil if it isn't one, or is empty.
     mutating func positions(cellBytes: Int) -> [Int]? {
         guard word() == 1, let cells = word(), cells > 0,

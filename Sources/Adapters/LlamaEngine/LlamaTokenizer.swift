@@ -12,12 +12,15 @@ package final class LlamaTokenizer: Tokenizer {
     package let modelName: String
     package let vocabularySize: Int
     package let contextTokens: Int
+    /// Equal for models whose tokens and chat templates are the same.
+    package let vocabularyDigest: [UInt8]
     private let vocabulary: Vocabulary
     private let templates: Mutex<ChatTemplates>
 
     package init(modelPath: String, modelName: String? = nil) throws(EngineError) {
         LlamaLog.prepareLibrary()
         _ = try GGUFFile(path: modelPath)
+        vocabularyDigest = try GGUFFile.vocabularyDigest(path: modelPath)
         let model = try LlamaModel(path: modelPath, vocabularyOnly: true)
         self.modelName = modelName ?? model.name
         vocabularySize = model.vocabularySize

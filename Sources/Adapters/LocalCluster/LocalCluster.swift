@@ -20,6 +20,8 @@ package final class LocalCluster: Sendable {
         package var httpListen = "127.0.0.1:0"
         package var prefillWorkers = 1
         package var decodeWorkers = 1
+        /// The scheduler's cluster file.
+        package var clusterFile: String?
         /// Further arguments by role.
         package var arguments: [Role: [String]] = [:]
         /// Time one process may take until it has bound its ports; loading a model counts.
@@ -74,7 +76,9 @@ package final class LocalCluster: Sendable {
 
     @discardableResult
     package func startScheduler(listen: String = "127.0.0.1:0") async throws -> ManagedProcess {
-        let process = try await launch(.scheduler, name: "scheduler", ["--listen", listen])
+        let rules = settings.clusterFile.map { ["--cluster-file", $0] } ?? []
+        let process = try await launch(
+            .scheduler, name: "scheduler", ["--listen", listen] + rules)
         scheduler.withLock { $0 = process.announcement.control }
         return process
     }
@@ -186,6 +190,7 @@ package final class LocalCluster: Sendable {
             at: announce, of: process, name: name, log: logFile)
         let managed = ManagedProcess(
             name: name, role: role, logFile: logFile, announcement: announcement,
+            announceFile: announce,
             process: process)
         processes.withLock { all in
             // A process that was started again takes the place of the one that ended.

@@ -8,17 +8,25 @@ package final class ManagedProcess: Sendable {
     package let name: String
     package let role: Role
     package let logFile: URL
-    /// Where it listens, by its own word after the ports were bound.
-    package let announcement: Announcement
+    /// Where it listens, by its own word after the ports were bound; a worker that was moved to
+    /// another model may listen elsewhere.
+    package var announcement: Announcement {
+        role == .prefillWorker || role == .decodeWorker
+            ? Announcement(file: announceFile) ?? first : first
+    }
+    private let first: Announcement
+    private let announceFile: URL
     private let process: Process
 
     init(
-        name: String, role: Role, logFile: URL, announcement: Announcement, process: Process
+        name: String, role: Role, logFile: URL, announcement: Announcement, announceFile: URL,
+        process: Process
     ) {
         self.name = name
         self.role = role
         self.logFile = logFile
-        self.announcement = announcement
+        first = announcement
+        self.announceFile = announceFile
         self.process = process
     }
 

@@ -12,6 +12,8 @@ package enum MeasurementError: Error, Sendable, CustomStringConvertible {
     /// The second process of `benchmark kv` does not do its part.
     case receiverLost(String)
     case transferFailed(String)
+    /// A cluster of this size does not do what it should.
+    case notReached(instances: Int, String)
     case peerArgument(String, problem: String)
     /// Another program's line that looks like a result.
     case peerOutput(String)
@@ -30,6 +32,7 @@ package enum MeasurementError: Error, Sendable, CustomStringConvertible {
             "the prompt's KV has \(bytes) of the \(needed) bytes needed; take a longer prompt"
         case .receiverLost(let reason): "the receiving process failed: \(reason)"
         case .transferFailed(let reason): "a transfer failed: \(reason)"
+        case .notReached(let instances, let what): "\(instances) instances: \(what)"
         case .peerArgument(let argument, let problem): "the peer '\(argument)' \(problem)"
         case .peerOutput(let reason): "its output: \(reason)"
         }

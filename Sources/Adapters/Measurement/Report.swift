@@ -16,11 +16,11 @@ package struct Report: Sendable {
         self.facts = facts
     }
 
-    /// Tables in plain text, without empty ones.
+    /// Tables for people in plain text, without empty ones.
     package var text: String {
         let head = facts.map { "\($0.name): \($0.value)" }.joined(separator: "\n")
         let state = isComplete ? "" : " (interrupted: what was measured until then)"
-        let shown = tables.filter { !$0.rows.isEmpty }.map(\.text)
+        let shown = tables.filter { $0.isShown && !$0.rows.isEmpty }.map(\.text)
         let end = findings.isEmpty ? [] : [findings.joined(separator: "\n")]
         return (["\(name)\(state)\n\(head)"] + shown + end).joined(separator: "\n\n")
     }
@@ -66,6 +66,8 @@ package struct ReportTable: Sendable {
     package private(set) var rows: [[Cell]] = []
     /// What the columns mean where their names don't say it.
     package var note = ""
+    /// False for what only programs read.
+    package var isShown = true
 
     package init(_ key: String, _ title: String, columns: [String]) {
         self.key = key

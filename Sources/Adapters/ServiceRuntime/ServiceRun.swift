@@ -16,6 +16,7 @@ package struct ServiceRuntime: Sendable {
     package let settings: RuntimeSettings
     package let logger: Logger
     package let metrics: MetricsRegistry
+    package let restart: ProcessRestart
 }
 
 /// How a process was called.
@@ -26,6 +27,8 @@ package struct ProcessCall: Sendable {
     /// Ends the process at once.
     package var exit: @Sendable (Int32) -> Void = { _exit($0) }
     package var parentProcess: @Sendable () -> Int32 = { getppid() }
+    /// Becomes another life of this process; returns why it can't.
+    package var execute: @Sendable (ProcessImage) -> String = { $0.execute() }
     package var writeOutput: @Sendable (String) -> Void = writeToStandardOutput
     package var writeError: @Sendable (String) -> Void = writeToStandardError
 
@@ -51,9 +54,25 @@ private enum RunLimits {
 /// - Parameters:
 ///   - settings: declares and reads the service's keys; those of the runtime are added.
 ///   - services: makes the parts; they start in this order and shut down in reverse.
-/// - Returns: the exit code for the process.
+/// - Returns: the exit code for the process; not at all if it starts again.
 package func runService<Settings: Sendable>(
     name: String, version: String, call: ProcessCall,
+    settings read: (inout SettingsReader) throws(SettingsError) -> Settings,
+    services make: (Settings, ServiceRuntime) async throws -> [any Service]
+) async -> Int32 {
+    let program = CommandLine.arguments.first ?? name
+    let restart = ProcessRestart(
+        ProcessImage(arguments: [program] + call.arguments, environment: call.environment))
+    let code = await runLife(
+        name: name, version: version, call: call, restart: restart, settings: read,
+        services: make)
+    guard let image = restart.image else { return code }
+    call.writeError("\(name): can't start again: \(call.execute(image))\n")
+    return ExitCode.internalError.rawValue
+}
+
+private func runLife<Settings: Sendable>(
+    name: String, version: String, call: ProcessCall, restart: ProcessRestart,
     settings read: (inout SettingsReader) throws(SettingsError) -> Settings,
     services make: (Settings, ServiceRuntime) async throws -> [any Service]
 ) async -> Int32 {
@@ -64,7 +83,8 @@ package func runService<Settings: Sendable>(
         let own = try read(&reader)
         let common = try RuntimeSettings(&reader)
         try reader.finish()
-        let runtime = ServiceRuntime(name: name, settings: common)
+        OpenFiles.raiseLimit()
+        let runtime = ServiceRuntime(name: name, settings: common, restart: restart)
         let services = try await make(own, runtime)
         runtime.logger.notice("Starting.", metadata: ["version": "\(version)"])
         try await run(services, runtime, call)
@@ -86,7 +106,10 @@ extension ServiceRuntime {
     /// Swift-log and swift-metrics take their back ends once per process.
     private static let isBootstrapped = Atomic(false)
 
-    package init(name: String, settings: RuntimeSettings) {
+    package init(
+        name: String, settings: RuntimeSettings,
+        restart: ProcessRestart = ProcessRestart(ProcessImage(arguments: [], environment: [:]))
+    ) {
         let metrics = MetricsRegistry()
         let make: @Sendable (String) -> any LogHandler = { label in
             ServiceLogHandler(
@@ -101,7 +124,7 @@ extension ServiceRuntime {
         }
         self.init(
             name: name, settings: settings, logger: Logger(label: name, factory: make),
-            metrics: metrics)
+            metrics: metrics, restart: restart)
     }
 }
 
@@ -114,8 +137,11 @@ private func run(
     let signals = await UnixSignalsSequence(trapping: [.sigterm, .sigint])
     try await withThrowingTaskGroup(of: Void.self) { tasks in
         tasks.addTask { await watch(signals, group, runtime, call) }
+        tasks.addTask {
+            for await _ in runtime.restart.requests { await group.triggerGracefulShutdown() }
+        }
         if runtime.settings.exitsWithParent {
-            tasks.addTask { await watchParent(group, runtime.logger, call) }
+            tasks.addTask { await watchParent(group, runtime, call) }
         }
         defer { tasks.cancelAll() }
         do {
@@ -140,6 +166,7 @@ private func watch(
                 continue
             }
             isShuttingDown = true
+            runtime.restart.forbid()
             runtime.logger.notice("Shutting down.", metadata: ["signal": "\(signal)"])
             await group.triggerGracefulShutdown()
             tasks.addTask {
@@ -154,12 +181,13 @@ private func watch(
 }
 
 private func watchParent(
-    _ group: ServiceGroup, _ logger: Logger, _ call: ProcessCall
+    _ group: ServiceGroup, _ runtime: ServiceRuntime, _ call: ProcessCall
 ) async {
     let parent = call.parentProcess()
     while (try? await Task.sleep(for: RunLimits.parentPoll)) != nil {
         guard call.parentProcess() != parent else { continue }
-        logger.notice("The parent process is gone; shutting down.")
+        runtime.logger.notice("The parent process is gone; shutting down.")
+        runtime.restart.forbid()
         await group.triggerGracefulShutdown()
         return
     }

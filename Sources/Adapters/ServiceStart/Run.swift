@@ -9,6 +9,7 @@ package func run<Settings: Sendable>(
     _ role: Role, settings: (inout SettingsReader) throws(SettingsError) -> Settings,
     services: (Settings, ServiceRuntime) async throws -> [any Service]
 ) async -> Never {
+    InheritedFiles.remember()
     let call = ProcessCall(
         arguments: Array(CommandLine.arguments.dropFirst()),
         environment: ProcessInfo.processInfo.environment)

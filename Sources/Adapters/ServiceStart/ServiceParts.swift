@@ -7,11 +7,12 @@ package import ServingTypes
 package struct Administration: Sendable {
     package let endpoint: HTTPEndpoint
 
+    /// - Parameter routes: what this service answers besides.
     package init(
-        _ common: CommonSettings, _ runtime: ServiceRuntime,
+        _ common: CommonSettings, _ runtime: ServiceRuntime, routes: HTTPRoutes = HTTPRoutes(),
         complaint: @escaping @Sendable () -> String?
     ) {
-        var routes = HTTPRoutes()
+        var routes = routes
         routes.addAdministration(metrics: runtime.metrics) { ServiceHealth(complaint()) }
         endpoint = HTTPEndpoint(
             address: common.adminListen, routes: routes, logger: runtime.logger)

@@ -8,8 +8,8 @@ final class SimulatedBackend: ComputeBackend {
     private struct Slot {
         /// After each token whose KV is there; the first is the empty history.
         var histories = [TokenHistory.start]
-        /// Tokens of the last run.
-        var run: ArraySlice<TokenID> = []
+        /// The tokens whose KV is there.
+        var tokens: [TokenID] = []
         var sampling = SamplingParameters()
         var outputIndex = 0
     }
@@ -74,7 +74,7 @@ final class SimulatedBackend: ComputeBackend {
                 history = history.adding(token)
                 slots[run.slot].histories.append(history)
             }
-            slots[run.slot].run = run.tokens
+            slots[run.slot].tokens += run.tokens
             if run.samples { samples.append(.success(sample(&slots[run.slot], history))) }
         }
         return samples
@@ -117,15 +117,13 @@ final class SimulatedBackend: ComputeBackend {
         slot: Int, tokenStart: Int, tokenCount: Int
     ) throws(EngineError) -> KVBlock {
         let state = slots[slot]
-        precondition(
-            tokenCount <= state.run.count
-                && tokenStart + tokenCount == state.histories.count - 1,
-            "only the end of the last run is exported")
+        let end = tokenStart + tokenCount
+        precondition(end <= state.tokens.count, "only KV that is there is exported")
         let size = kv.blockBytes(tokens: tokenCount)
         let buffer = pool.buffer(capacityBytes: size)
         unsafe buffer.withWritableBytes { bytes in
             unsafe kv.write(
-                state.run.suffix(tokenCount), from: tokenStart,
+                state.tokens[tokenStart..<end], from: tokenStart,
                 after: state.histories[tokenStart], into: bytes)
         }
         buffer.setUsedBytes(size)
@@ -135,19 +133,24 @@ final class SimulatedBackend: ComputeBackend {
     func importKV(_ block: KVBlock, slot: Int) throws(EngineError) {
         try block.checkBytes()
         let before = slots[slot].histories[block.tokenStart]
-        let histories = unsafe block.bytes.withBytes { bytes in
-            unsafe kv.histories(
+        let contents = unsafe block.bytes.withBytes { bytes in
+            unsafe kv.contents(
                 bytes, tokenStart: block.tokenStart, tokenCount: block.tokenCount,
                 following: before)
         }
-        guard let histories else { throw .blockRefused(reason: "the block is damaged") }
-        slots[slot].histories += histories
+        guard let contents else { throw .blockRefused(reason: "the block is damaged") }
+        slots[slot].histories += contents.histories
+        slots[slot].tokens += contents.tokens
     }
 
-    func retain(slot: Int) { slots[slot] = Slot(histories: slots[slot].histories) }
+    func retain(slot: Int) {
+        slots[slot] = Slot(histories: slots[slot].histories, tokens: slots[slot].tokens)
+    }
 
-    func truncate(slot: Int, tokens: Int) throws(EngineError) {
-        slots[slot] = Slot(histories: Array(slots[slot].histories.prefix(tokens + 1)))
+    func fork(slot: Int, from source: Int, tokens: Int) throws(EngineError) {
+        slots[slot] = Slot(
+            histories: Array(slots[source].histories.prefix(tokens + 1)),
+            tokens: Array(slots[source].tokens.prefix(tokens)))
     }
 
     func remove(slot: Int) { slots[slot] = Slot() }
@@ -157,7 +160,9 @@ extension SimulatedEngine.Settings {
     /// The same for all simulated engines that can read each other's KV.
     var fingerprint: ModelFingerprint {
         var history = TokenHistory.start
-        for byte in "\(modelName) \(kvBytesPerToken) \(contextTokens) \(endProbability)".utf8 {
+        let facts =
+            "\(modelName) \(kvBytesPerToken) \(contextTokens) \(endProbability) \(modelPath)"
+        for byte in facts.utf8 {
             history = history.adding(TokenID(byte))
         }
         let words = (0..<4).map { mixed(history.value &+ $0) }

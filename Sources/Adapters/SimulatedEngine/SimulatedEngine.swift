@@ -9,6 +9,8 @@ import ServingTypes
 package final class SimulatedEngine: InferenceEngine {
     package struct Settings: Sendable {
         package var modelName = "simulated"
+        /// Stands for a model file; only the fingerprint depends on it.
+        package var modelPath = ""
         package var contextTokens = ByteTokenizer.defaultContextTokens
         package var kvCapacityTokens = 65536
         /// At least `SimulatedKV.minimumBytesPerToken`.

@@ -60,11 +60,11 @@ func mixed(_ value: UInt64) -> UInt64 {
         }
     }
 
-    /// The history after each of the block's tokens; nil if the block is not what `write` writes.
-    func histories(
+    /// The block's tokens and the history after each; nil if the block is not what `write` writes.
+    func contents(
         _ bytes: UnsafeRawBufferPointer, tokenStart: Int, tokenCount: Int,
         following history: TokenHistory
-    ) -> [TokenHistory]? {
+    ) -> (tokens: [TokenID], histories: [TokenHistory])? {
         func load<Value: FixedWidthInteger>(_ offset: Int, as: Value.Type) -> Value {
             Value(littleEndian: unsafe bytes.loadUnaligned(fromByteOffset: offset, as: Value.self))
         }
@@ -75,10 +75,12 @@ func mixed(_ value: UInt64) -> UInt64 {
             load(16, as: UInt64.self) == history.value, load(24, as: UInt64.self) == 0
         else { return nil }
         var history = history
+        var tokens: [TokenID] = []
         var histories: [TokenHistory] = []
         var offset = Self.headerBytes
         for _ in 0..<tokenCount {
-            history = history.adding(load(offset + 8, as: Int32.self))
+            let token = load(offset + 8, as: Int32.self)
+            history = history.adding(token)
             guard load(offset, as: UInt64.self) == history.value else { return nil }
             for word in patternWords
             where load(offset + 12 + 4 * word, as: UInt32.self) != pattern(history, word) {
@@ -88,10 +90,11 @@ func mixed(_ value: UInt64) -> UInt64 {
             where load(index, as: UInt8.self) != 0 {
                 return nil
             }
+            tokens.append(token)
             histories.append(history)
             offset += bytesPerToken
         }
-        return histories
+        return (tokens, histories)
     }
 
     private var patternWords: Range<Int> { 0..<((bytesPerToken - 12) / 4) }

@@ -3,12 +3,16 @@ internal import WireProtocol
 
 /// Whom a client wants to meet.
 package struct PeerExpectation: Sendable, Hashable {
-    package var role: Role
-    /// Nil if any process of the role will do.
+    package var roles: Set<Role>
+    /// Nil if any process of the roles will do.
     package var instance: InstanceID?
 
     package init(_ role: Role, instance: InstanceID? = nil) {
-        self.role = role
+        self.init(anyOf: [role], instance: instance)
+    }
+
+    package init(anyOf roles: Set<Role>, instance: InstanceID? = nil) {
+        self.roles = roles
         self.instance = instance
     }
 }

@@ -14,7 +14,9 @@ package enum TransportLimits {
     /// Open connections, and so threads, of one bulk listener; more are closed at once.
     package static let bulkConnections = 256
     /// Connections the kernel holds for a listener that has not accepted them yet.
-    static let acceptBacklog: Int32 = 256
+    ///
+    /// After a start of the scheduler all services of a large cluster connect at once.
+    static let acceptBacklog: Int32 = 4096
     /// Pause of a listener after `accept` failed, for example without free file descriptors.
     static let acceptPause = Duration.milliseconds(50)
 

@@ -187,591 +187,6 @@ void   pdserve__wire__pong__free_unpacked
   assert(message->base.descriptor == &pdserve__wire__pong__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-void   pdserve__wire__instance_description__init
-                     (Pdserve__Wire__InstanceDescription         *message)
-{
-  static const Pdserve__Wire__InstanceDescription init_value = PDSERVE__WIRE__INSTANCE_DESCRIPTION__INIT;
-  *message = init_value;
-}
-size_t pdserve__wire__instance_description__get_packed_size
-                     (const Pdserve__Wire__InstanceDescription *message)
-{
-  assert(message->base.descriptor == &pdserve__wire__instance_description__descriptor);
-  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
-}
-size_t pdserve__wire__instance_description__pack
-                     (const Pdserve__Wire__InstanceDescription *message,
-                      uint8_t       *out)
-{
-  assert(message->base.descriptor == &pdserve__wire__instance_description__descriptor);
-  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
-}
-size_t pdserve__wire__instance_description__pack_to_buffer
-                     (const Pdserve__Wire__InstanceDescription *message,
-                      ProtobufCBuffer *buffer)
-{
-  assert(message->base.descriptor == &pdserve__wire__instance_description__descriptor);
-  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
-}
-Pdserve__Wire__InstanceDescription *
-       pdserve__wire__instance_description__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data)
-{
-  return (Pdserve__Wire__InstanceDescription *)
-     protobuf_c_message_unpack (&pdserve__wire__instance_description__descriptor,
-                                allocator, len, data);
-}
-void   pdserve__wire__instance_description__free_unpacked
-                     (Pdserve__Wire__InstanceDescription *message,
-                      ProtobufCAllocator *allocator)
-{
-  if(!message)
-    return;
-  assert(message->base.descriptor == &pdserve__wire__instance_description__descriptor);
-  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
-}
-void   pdserve__wire__instance_status__init
-                     (Pdserve__Wire__InstanceStatus         *message)
-{
-  static const Pdserve__Wire__InstanceStatus init_value = PDSERVE__WIRE__INSTANCE_STATUS__INIT;
-  *message = init_value;
-}
-size_t pdserve__wire__instance_status__get_packed_size
-                     (const Pdserve__Wire__InstanceStatus *message)
-{
-  assert(message->base.descriptor == &pdserve__wire__instance_status__descriptor);
-  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
-}
-size_t pdserve__wire__instance_status__pack
-                     (const Pdserve__Wire__InstanceStatus *message,
-                      uint8_t       *out)
-{
-  assert(message->base.descriptor == &pdserve__wire__instance_status__descriptor);
-  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
-}
-size_t pdserve__wire__instance_status__pack_to_buffer
-                     (const Pdserve__Wire__InstanceStatus *message,
-                      ProtobufCBuffer *buffer)
-{
-  assert(message->base.descriptor == &pdserve__wire__instance_status__descriptor);
-  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
-}
-Pdserve__Wire__InstanceStatus *
-       pdserve__wire__instance_status__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data)
-{
-  return (Pdserve__Wire__InstanceStatus *)
-     protobuf_c_message_unpack (&pdserve__wire__instance_status__descriptor,
-                                allocator, len, data);
-}
-void   pdserve__wire__instance_status__free_unpacked
-                     (Pdserve__Wire__InstanceStatus *message,
-                      ProtobufCAllocator *allocator)
-{
-  if(!message)
-    return;
-  assert(message->base.descriptor == &pdserve__wire__instance_status__descriptor);
-  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
-}
-void   pdserve__wire__group_member__init
-                     (Pdserve__Wire__GroupMember         *message)
-{
-  static const Pdserve__Wire__GroupMember init_value = PDSERVE__WIRE__GROUP_MEMBER__INIT;
-  *message = init_value;
-}
-size_t pdserve__wire__group_member__get_packed_size
-                     (const Pdserve__Wire__GroupMember *message)
-{
-  assert(message->base.descriptor == &pdserve__wire__group_member__descriptor);
-  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
-}
-size_t pdserve__wire__group_member__pack
-                     (const Pdserve__Wire__GroupMember *message,
-                      uint8_t       *out)
-{
-  assert(message->base.descriptor == &pdserve__wire__group_member__descriptor);
-  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
-}
-size_t pdserve__wire__group_member__pack_to_buffer
-                     (const Pdserve__Wire__GroupMember *message,
-                      ProtobufCBuffer *buffer)
-{
-  assert(message->base.descriptor == &pdserve__wire__group_member__descriptor);
-  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
-}
-Pdserve__Wire__GroupMember *
-       pdserve__wire__group_member__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data)
-{
-  return (Pdserve__Wire__GroupMember *)
-     protobuf_c_message_unpack (&pdserve__wire__group_member__descriptor,
-                                allocator, len, data);
-}
-void   pdserve__wire__group_member__free_unpacked
-                     (Pdserve__Wire__GroupMember *message,
-                      ProtobufCAllocator *allocator)
-{
-  if(!message)
-    return;
-  assert(message->base.descriptor == &pdserve__wire__group_member__descriptor);
-  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
-}
-void   pdserve__wire__group_view__init
-                     (Pdserve__Wire__GroupView         *message)
-{
-  static const Pdserve__Wire__GroupView init_value = PDSERVE__WIRE__GROUP_VIEW__INIT;
-  *message = init_value;
-}
-size_t pdserve__wire__group_view__get_packed_size
-                     (const Pdserve__Wire__GroupView *message)
-{
-  assert(message->base.descriptor == &pdserve__wire__group_view__descriptor);
-  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
-}
-size_t pdserve__wire__group_view__pack
-                     (const Pdserve__Wire__GroupView *message,
-                      uint8_t       *out)
-{
-  assert(message->base.descriptor == &pdserve__wire__group_view__descriptor);
-  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
-}
-size_t pdserve__wire__group_view__pack_to_buffer
-                     (const Pdserve__Wire__GroupView *message,
-                      ProtobufCBuffer *buffer)
-{
-  assert(message->base.descriptor == &pdserve__wire__group_view__descriptor);
-  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
-}
-Pdserve__Wire__GroupView *
-       pdserve__wire__group_view__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data)
-{
-  return (Pdserve__Wire__GroupView *)
-     protobuf_c_message_unpack (&pdserve__wire__group_view__descriptor,
-                                allocator, len, data);
-}
-void   pdserve__wire__group_view__free_unpacked
-                     (Pdserve__Wire__GroupView *message,
-                      ProtobufCAllocator *allocator)
-{
-  if(!message)
-    return;
-  assert(message->base.descriptor == &pdserve__wire__group_view__descriptor);
-  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
-}
-void   pdserve__wire__register__init
-                     (Pdserve__Wire__Register         *message)
-{
-  static const Pdserve__Wire__Register init_value = PDSERVE__WIRE__REGISTER__INIT;
-  *message = init_value;
-}
-size_t pdserve__wire__register__get_packed_size
-                     (const Pdserve__Wire__Register *message)
-{
-  assert(message->base.descriptor == &pdserve__wire__register__descriptor);
-  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
-}
-size_t pdserve__wire__register__pack
-                     (const Pdserve__Wire__Register *message,
-                      uint8_t       *out)
-{
-  assert(message->base.descriptor == &pdserve__wire__register__descriptor);
-  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
-}
-size_t pdserve__wire__register__pack_to_buffer
-                     (const Pdserve__Wire__Register *message,
-                      ProtobufCBuffer *buffer)
-{
-  assert(message->base.descriptor == &pdserve__wire__register__descriptor);
-  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
-}
-Pdserve__Wire__Register *
-       pdserve__wire__register__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data)
-{
-  return (Pdserve__Wire__Register *)
-     protobuf_c_message_unpack (&pdserve__wire__register__descriptor,
-                                allocator, len, data);
-}
-void   pdserve__wire__register__free_unpacked
-                     (Pdserve__Wire__Register *message,
-                      ProtobufCAllocator *allocator)
-{
-  if(!message)
-    return;
-  assert(message->base.descriptor == &pdserve__wire__register__descriptor);
-  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
-}
-void   pdserve__wire__heartbeat__init
-                     (Pdserve__Wire__Heartbeat         *message)
-{
-  static const Pdserve__Wire__Heartbeat init_value = PDSERVE__WIRE__HEARTBEAT__INIT;
-  *message = init_value;
-}
-size_t pdserve__wire__heartbeat__get_packed_size
-                     (const Pdserve__Wire__Heartbeat *message)
-{
-  assert(message->base.descriptor == &pdserve__wire__heartbeat__descriptor);
-  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
-}
-size_t pdserve__wire__heartbeat__pack
-                     (const Pdserve__Wire__Heartbeat *message,
-                      uint8_t       *out)
-{
-  assert(message->base.descriptor == &pdserve__wire__heartbeat__descriptor);
-  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
-}
-size_t pdserve__wire__heartbeat__pack_to_buffer
-                     (const Pdserve__Wire__Heartbeat *message,
-                      ProtobufCBuffer *buffer)
-{
-  assert(message->base.descriptor == &pdserve__wire__heartbeat__descriptor);
-  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
-}
-Pdserve__Wire__Heartbeat *
-       pdserve__wire__heartbeat__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data)
-{
-  return (Pdserve__Wire__Heartbeat *)
-     protobuf_c_message_unpack (&pdserve__wire__heartbeat__descriptor,
-                                allocator, len, data);
-}
-void   pdserve__wire__heartbeat__free_unpacked
-                     (Pdserve__Wire__Heartbeat *message,
-                      ProtobufCAllocator *allocator)
-{
-  if(!message)
-    return;
-  assert(message->base.descriptor == &pdserve__wire__heartbeat__descriptor);
-  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
-}
-void   pdserve__wire__deregister__init
-                     (Pdserve__Wire__Deregister         *message)
-{
-  static const Pdserve__Wire__Deregister init_value = PDSERVE__WIRE__DEREGISTER__INIT;
-  *message = init_value;
-}
-size_t pdserve__wire__deregister__get_packed_size
-                     (const Pdserve__Wire__Deregister *message)
-{
-  assert(message->base.descriptor == &pdserve__wire__deregister__descriptor);
-  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
-}
-size_t pdserve__wire__deregister__pack
-                     (const Pdserve__Wire__Deregister *message,
-                      uint8_t       *out)
-{
-  assert(message->base.descriptor == &pdserve__wire__deregister__descriptor);
-  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
-}
-size_t pdserve__wire__deregister__pack_to_buffer
-                     (const Pdserve__Wire__Deregister *message,
-                      ProtobufCBuffer *buffer)
-{
-  assert(message->base.descriptor == &pdserve__wire__deregister__descriptor);
-  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
-}
-Pdserve__Wire__Deregister *
-       pdserve__wire__deregister__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data)
-{
-  return (Pdserve__Wire__Deregister *)
-     protobuf_c_message_unpack (&pdserve__wire__deregister__descriptor,
-                                allocator, len, data);
-}
-void   pdserve__wire__deregister__free_unpacked
-                     (Pdserve__Wire__Deregister *message,
-                      ProtobufCAllocator *allocator)
-{
-  if(!message)
-    return;
-  assert(message->base.descriptor == &pdserve__wire__deregister__descriptor);
-  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
-}
-void   pdserve__wire__subscribe__init
-                     (Pdserve__Wire__Subscribe         *message)
-{
-  static const Pdserve__Wire__Subscribe init_value = PDSERVE__WIRE__SUBSCRIBE__INIT;
-  *message = init_value;
-}
-size_t pdserve__wire__subscribe__get_packed_size
-                     (const Pdserve__Wire__Subscribe *message)
-{
-  assert(message->base.descriptor == &pdserve__wire__subscribe__descriptor);
-  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
-}
-size_t pdserve__wire__subscribe__pack
-                     (const Pdserve__Wire__Subscribe *message,
-                      uint8_t       *out)
-{
-  assert(message->base.descriptor == &pdserve__wire__subscribe__descriptor);
-  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
-}
-size_t pdserve__wire__subscribe__pack_to_buffer
-                     (const Pdserve__Wire__Subscribe *message,
-                      ProtobufCBuffer *buffer)
-{
-  assert(message->base.descriptor == &pdserve__wire__subscribe__descriptor);
-  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
-}
-Pdserve__Wire__Subscribe *
-       pdserve__wire__subscribe__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data)
-{
-  return (Pdserve__Wire__Subscribe *)
-     protobuf_c_message_unpack (&pdserve__wire__subscribe__descriptor,
-                                allocator, len, data);
-}
-void   pdserve__wire__subscribe__free_unpacked
-                     (Pdserve__Wire__Subscribe *message,
-                      ProtobufCAllocator *allocator)
-{
-  if(!message)
-    return;
-  assert(message->base.descriptor == &pdserve__wire__subscribe__descriptor);
-  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
-}
-void   pdserve__wire__device_reading__init
-                     (Pdserve__Wire__DeviceReading         *message)
-{
-  static const Pdserve__Wire__DeviceReading init_value = PDSERVE__WIRE__DEVICE_READING__INIT;
-  *message = init_value;
-}
-size_t pdserve__wire__device_reading__get_packed_size
-                     (const Pdserve__Wire__DeviceReading *message)
-{
-  assert(message->base.descriptor == &pdserve__wire__device_reading__descriptor);
-  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
-}
-size_t pdserve__wire__device_reading__pack
-                     (const Pdserve__Wire__DeviceReading *message,
-                      uint8_t       *out)
-{
-  assert(message->base.descriptor == &pdserve__wire__device_reading__descriptor);
-  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
-}
-size_t pdserve__wire__device_reading__pack_to_buffer
-                     (const Pdserve__Wire__DeviceReading *message,
-                      ProtobufCBuffer *buffer)
-{
-  assert(message->base.descriptor == &pdserve__wire__device_reading__descriptor);
-  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
-}
-Pdserve__Wire__DeviceReading *
-       pdserve__wire__device_reading__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data)
-{
-  return (Pdserve__Wire__DeviceReading *)
-     protobuf_c_message_unpack (&pdserve__wire__device_reading__descriptor,
-                                allocator, len, data);
-}
-void   pdserve__wire__device_reading__free_unpacked
-                     (Pdserve__Wire__DeviceReading *message,
-                      ProtobufCAllocator *allocator)
-{
-  if(!message)
-    return;
-  assert(message->base.descriptor == &pdserve__wire__device_reading__descriptor);
-  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
-}
-void   pdserve__wire__worker_finding__init
-                     (Pdserve__Wire__WorkerFinding         *message)
-{
-  static const Pdserve__Wire__WorkerFinding init_value = PDSERVE__WIRE__WORKER_FINDING__INIT;
-  *message = init_value;
-}
-size_t pdserve__wire__worker_finding__get_packed_size
-                     (const Pdserve__Wire__WorkerFinding *message)
-{
-  assert(message->base.descriptor == &pdserve__wire__worker_finding__descriptor);
-  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
-}
-size_t pdserve__wire__worker_finding__pack
-                     (const Pdserve__Wire__WorkerFinding *message,
-                      uint8_t       *out)
-{
-  assert(message->base.descriptor == &pdserve__wire__worker_finding__descriptor);
-  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
-}
-size_t pdserve__wire__worker_finding__pack_to_buffer
-                     (const Pdserve__Wire__WorkerFinding *message,
-                      ProtobufCBuffer *buffer)
-{
-  assert(message->base.descriptor == &pdserve__wire__worker_finding__descriptor);
-  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
-}
-Pdserve__Wire__WorkerFinding *
-       pdserve__wire__worker_finding__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data)
-{
-  return (Pdserve__Wire__WorkerFinding *)
-     protobuf_c_message_unpack (&pdserve__wire__worker_finding__descriptor,
-                                allocator, len, data);
-}
-void   pdserve__wire__worker_finding__free_unpacked
-                     (Pdserve__Wire__WorkerFinding *message,
-                      ProtobufCAllocator *allocator)
-{
-  if(!message)
-    return;
-  assert(message->base.descriptor == &pdserve__wire__worker_finding__descriptor);
-  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
-}
-void   pdserve__wire__health_report__init
-                     (Pdserve__Wire__HealthReport         *message)
-{
-  static const Pdserve__Wire__HealthReport init_value = PDSERVE__WIRE__HEALTH_REPORT__INIT;
-  *message = init_value;
-}
-size_t pdserve__wire__health_report__get_packed_size
-                     (const Pdserve__Wire__HealthReport *message)
-{
-  assert(message->base.descriptor == &pdserve__wire__health_report__descriptor);
-  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
-}
-size_t pdserve__wire__health_report__pack
-                     (const Pdserve__Wire__HealthReport *message,
-                      uint8_t       *out)
-{
-  assert(message->base.descriptor == &pdserve__wire__health_report__descriptor);
-  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
-}
-size_t pdserve__wire__health_report__pack_to_buffer
-                     (const Pdserve__Wire__HealthReport *message,
-                      ProtobufCBuffer *buffer)
-{
-  assert(message->base.descriptor == &pdserve__wire__health_report__descriptor);
-  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
-}
-Pdserve__Wire__HealthReport *
-       pdserve__wire__health_report__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data)
-{
-  return (Pdserve__Wire__HealthReport *)
-     protobuf_c_message_unpack (&pdserve__wire__health_report__descriptor,
-                                allocator, len, data);
-}
-void   pdserve__wire__health_report__free_unpacked
-                     (Pdserve__Wire__HealthReport *message,
-                      ProtobufCAllocator *allocator)
-{
-  if(!message)
-    return;
-  assert(message->base.descriptor == &pdserve__wire__health_report__descriptor);
-  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
-}
-void   pdserve__wire__cluster_status_request__init
-                     (Pdserve__Wire__ClusterStatusRequest         *message)
-{
-  static const Pdserve__Wire__ClusterStatusRequest init_value = PDSERVE__WIRE__CLUSTER_STATUS_REQUEST__INIT;
-  *message = init_value;
-}
-size_t pdserve__wire__cluster_status_request__get_packed_size
-                     (const Pdserve__Wire__ClusterStatusRequest *message)
-{
-  assert(message->base.descriptor == &pdserve__wire__cluster_status_request__descriptor);
-  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
-}
-size_t pdserve__wire__cluster_status_request__pack
-                     (const Pdserve__Wire__ClusterStatusRequest *message,
-                      uint8_t       *out)
-{
-  assert(message->base.descriptor == &pdserve__wire__cluster_status_request__descriptor);
-  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
-}
-size_t pdserve__wire__cluster_status_request__pack_to_buffer
-                     (const Pdserve__Wire__ClusterStatusRequest *message,
-                      ProtobufCBuffer *buffer)
-{
-  assert(message->base.descriptor == &pdserve__wire__cluster_status_request__descriptor);
-  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
-}
-Pdserve__Wire__ClusterStatusRequest *
-       pdserve__wire__cluster_status_request__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data)
-{
-  return (Pdserve__Wire__ClusterStatusRequest *)
-     protobuf_c_message_unpack (&pdserve__wire__cluster_status_request__descriptor,
-                                allocator, len, data);
-}
-void   pdserve__wire__cluster_status_request__free_unpacked
-                     (Pdserve__Wire__ClusterStatusRequest *message,
-                      ProtobufCAllocator *allocator)
-{
-  if(!message)
-    return;
-  assert(message->base.descriptor == &pdserve__wire__cluster_status_request__descriptor);
-  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
-}
-void   pdserve__wire__cluster_status__init
-                     (Pdserve__Wire__ClusterStatus         *message)
-{
-  static const Pdserve__Wire__ClusterStatus init_value = PDSERVE__WIRE__CLUSTER_STATUS__INIT;
-  *message = init_value;
-}
-size_t pdserve__wire__cluster_status__get_packed_size
-                     (const Pdserve__Wire__ClusterStatus *message)
-{
-  assert(message->base.descriptor == &pdserve__wire__cluster_status__descriptor);
-  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
-}
-size_t pdserve__wire__cluster_status__pack
-                     (const Pdserve__Wire__ClusterStatus *message,
-                      uint8_t       *out)
-{
-  assert(message->base.descriptor == &pdserve__wire__cluster_status__descriptor);
-  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
-}
-size_t pdserve__wire__cluster_status__pack_to_buffer
-                     (const Pdserve__Wire__ClusterStatus *message,
-                      ProtobufCBuffer *buffer)
-{
-  assert(message->base.descriptor == &pdserve__wire__cluster_status__descriptor);
-  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
-}
-Pdserve__Wire__ClusterStatus *
-       pdserve__wire__cluster_status__unpack
-                     (ProtobufCAllocator  *allocator,
-                      size_t               len,
-                      const uint8_t       *data)
-{
-  return (Pdserve__Wire__ClusterStatus *)
-     protobuf_c_message_unpack (&pdserve__wire__cluster_status__descriptor,
-                                allocator, len, data);
-}
-void   pdserve__wire__cluster_status__free_unpacked
-                     (Pdserve__Wire__ClusterStatus *message,
-                      ProtobufCAllocator *allocator)
-{
-  if(!message)
-    return;
-  assert(message->base.descriptor == &pdserve__wire__cluster_status__descriptor);
-  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
-}
 void   pdserve__wire__attempt_id__init
                      (Pdserve__Wire__AttemptID         *message)
 {
@@ -1085,6 +500,96 @@ void   pdserve__wire__prefill_offer__free_unpacked
   if(!message)
     return;
   assert(message->base.descriptor == &pdserve__wire__prefill_offer__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   pdserve__wire__kvtarget__init
+                     (Pdserve__Wire__KVTarget         *message)
+{
+  static const Pdserve__Wire__KVTarget init_value = PDSERVE__WIRE__KVTARGET__INIT;
+  *message = init_value;
+}
+size_t pdserve__wire__kvtarget__get_packed_size
+                     (const Pdserve__Wire__KVTarget *message)
+{
+  assert(message->base.descriptor == &pdserve__wire__kvtarget__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t pdserve__wire__kvtarget__pack
+                     (const Pdserve__Wire__KVTarget *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &pdserve__wire__kvtarget__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t pdserve__wire__kvtarget__pack_to_buffer
+                     (const Pdserve__Wire__KVTarget *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &pdserve__wire__kvtarget__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Pdserve__Wire__KVTarget *
+       pdserve__wire__kvtarget__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Pdserve__Wire__KVTarget *)
+     protobuf_c_message_unpack (&pdserve__wire__kvtarget__descriptor,
+                                allocator, len, data);
+}
+void   pdserve__wire__kvtarget__free_unpacked
+                     (Pdserve__Wire__KVTarget *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &pdserve__wire__kvtarget__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   pdserve__wire__place_kv__init
+                     (Pdserve__Wire__PlaceKV         *message)
+{
+  static const Pdserve__Wire__PlaceKV init_value = PDSERVE__WIRE__PLACE_KV__INIT;
+  *message = init_value;
+}
+size_t pdserve__wire__place_kv__get_packed_size
+                     (const Pdserve__Wire__PlaceKV *message)
+{
+  assert(message->base.descriptor == &pdserve__wire__place_kv__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t pdserve__wire__place_kv__pack
+                     (const Pdserve__Wire__PlaceKV *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &pdserve__wire__place_kv__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t pdserve__wire__place_kv__pack_to_buffer
+                     (const Pdserve__Wire__PlaceKV *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &pdserve__wire__place_kv__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Pdserve__Wire__PlaceKV *
+       pdserve__wire__place_kv__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Pdserve__Wire__PlaceKV *)
+     protobuf_c_message_unpack (&pdserve__wire__place_kv__descriptor,
+                                allocator, len, data);
+}
+void   pdserve__wire__place_kv__free_unpacked
+                     (Pdserve__Wire__PlaceKV *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &pdserve__wire__place_kv__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
 void   pdserve__wire__prefill_accepted__init
@@ -2153,1019 +1658,6 @@ const ProtobufCMessageDescriptor pdserve__wire__pong__descriptor =
   (ProtobufCMessageInit) pdserve__wire__pong__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor pdserve__wire__instance_description__field_descriptors[16] =
-{
-  {
-    "instance",
-    1,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_BYTES,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__InstanceDescription, instance),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "role",
-    2,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_ENUM,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__InstanceDescription, role),
-    &pdserve__wire__role__descriptor,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "incarnation",
-    3,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT64,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__InstanceDescription, incarnation),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "host",
-    4,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_BYTES,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__InstanceDescription, host),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "control_host",
-    5,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_BYTES,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__InstanceDescription, control_host),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "control_port",
-    6,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT32,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__InstanceDescription, control_port),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "bulk_host",
-    7,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_BYTES,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__InstanceDescription, bulk_host),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "bulk_port",
-    8,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT32,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__InstanceDescription, bulk_port),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "model_name",
-    9,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_BYTES,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__InstanceDescription, model_name),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "fingerprint",
-    10,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_BYTES,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__InstanceDescription, fingerprint),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "context_tokens",
-    11,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT64,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__InstanceDescription, context_tokens),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "kv_bytes_per_token",
-    12,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT64,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__InstanceDescription, kv_bytes_per_token),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "kv_capacity_bytes",
-    13,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT64,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__InstanceDescription, kv_capacity_bytes),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "prefill_slots",
-    14,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT32,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__InstanceDescription, prefill_slots),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "decode_sequences",
-    15,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT32,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__InstanceDescription, decode_sequences),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "device",
-    16,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_BYTES,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__InstanceDescription, device),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-};
-static const unsigned pdserve__wire__instance_description__field_indices_by_name[] = {
-  6,   /* field[6] = bulk_host */
-  7,   /* field[7] = bulk_port */
-  10,   /* field[10] = context_tokens */
-  4,   /* field[4] = control_host */
-  5,   /* field[5] = control_port */
-  14,   /* field[14] = decode_sequences */
-  15,   /* field[15] = device */
-  9,   /* field[9] = fingerprint */
-  3,   /* field[3] = host */
-  2,   /* field[2] = incarnation */
-  0,   /* field[0] = instance */
-  11,   /* field[11] = kv_bytes_per_token */
-  12,   /* field[12] = kv_capacity_bytes */
-  8,   /* field[8] = model_name */
-  13,   /* field[13] = prefill_slots */
-  1,   /* field[1] = role */
-};
-static const ProtobufCIntRange pdserve__wire__instance_description__number_ranges[1 + 1] =
-{
-  { 1, 0 },
-  { 0, 16 }
-};
-const ProtobufCMessageDescriptor pdserve__wire__instance_description__descriptor =
-{
-  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
-  "pdserve.wire.InstanceDescription",
-  "InstanceDescription",
-  "Pdserve__Wire__InstanceDescription",
-  "pdserve.wire",
-  sizeof(Pdserve__Wire__InstanceDescription),
-  16,
-  pdserve__wire__instance_description__field_descriptors,
-  pdserve__wire__instance_description__field_indices_by_name,
-  1,  pdserve__wire__instance_description__number_ranges,
-  (ProtobufCMessageInit) pdserve__wire__instance_description__init,
-  NULL,NULL,NULL    /* reserved[123] */
-};
-static const ProtobufCFieldDescriptor pdserve__wire__instance_status__field_descriptors[7] =
-{
-  {
-    "free_prefill_slots",
-    1,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT32,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__InstanceStatus, free_prefill_slots),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "running_sequences",
-    2,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT32,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__InstanceStatus, running_sequences),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "free_kv_bytes",
-    3,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT64,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__InstanceStatus, free_kv_bytes),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "reserved_kv_bytes",
-    4,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT64,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__InstanceStatus, reserved_kv_bytes),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "engine_steps",
-    5,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT64,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__InstanceStatus, engine_steps),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "step_age_milliseconds",
-    6,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT64,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__InstanceStatus, step_age_milliseconds),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "is_draining",
-    7,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_BOOL,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__InstanceStatus, is_draining),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-};
-static const unsigned pdserve__wire__instance_status__field_indices_by_name[] = {
-  4,   /* field[4] = engine_steps */
-  2,   /* field[2] = free_kv_bytes */
-  0,   /* field[0] = free_prefill_slots */
-  6,   /* field[6] = is_draining */
-  3,   /* field[3] = reserved_kv_bytes */
-  1,   /* field[1] = running_sequences */
-  5,   /* field[5] = step_age_milliseconds */
-};
-static const ProtobufCIntRange pdserve__wire__instance_status__number_ranges[1 + 1] =
-{
-  { 1, 0 },
-  { 0, 7 }
-};
-const ProtobufCMessageDescriptor pdserve__wire__instance_status__descriptor =
-{
-  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
-  "pdserve.wire.InstanceStatus",
-  "InstanceStatus",
-  "Pdserve__Wire__InstanceStatus",
-  "pdserve.wire",
-  sizeof(Pdserve__Wire__InstanceStatus),
-  7,
-  pdserve__wire__instance_status__field_descriptors,
-  pdserve__wire__instance_status__field_indices_by_name,
-  1,  pdserve__wire__instance_status__number_ranges,
-  (ProtobufCMessageInit) pdserve__wire__instance_status__init,
-  NULL,NULL,NULL    /* reserved[123] */
-};
-static const ProtobufCFieldDescriptor pdserve__wire__group_member__field_descriptors[4] =
-{
-  {
-    "description",
-    1,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_MESSAGE,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__GroupMember, description),
-    &pdserve__wire__instance_description__descriptor,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "state",
-    2,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_ENUM,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__GroupMember, state),
-    &pdserve__wire__instance_state__descriptor,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "status",
-    3,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_MESSAGE,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__GroupMember, status),
-    &pdserve__wire__instance_status__descriptor,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "reason",
-    4,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_BYTES,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__GroupMember, reason),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-};
-static const unsigned pdserve__wire__group_member__field_indices_by_name[] = {
-  0,   /* field[0] = description */
-  3,   /* field[3] = reason */
-  1,   /* field[1] = state */
-  2,   /* field[2] = status */
-};
-static const ProtobufCIntRange pdserve__wire__group_member__number_ranges[1 + 1] =
-{
-  { 1, 0 },
-  { 0, 4 }
-};
-const ProtobufCMessageDescriptor pdserve__wire__group_member__descriptor =
-{
-  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
-  "pdserve.wire.GroupMember",
-  "GroupMember",
-  "Pdserve__Wire__GroupMember",
-  "pdserve.wire",
-  sizeof(Pdserve__Wire__GroupMember),
-  4,
-  pdserve__wire__group_member__field_descriptors,
-  pdserve__wire__group_member__field_indices_by_name,
-  1,  pdserve__wire__group_member__number_ranges,
-  (ProtobufCMessageInit) pdserve__wire__group_member__init,
-  NULL,NULL,NULL    /* reserved[123] */
-};
-static const ProtobufCFieldDescriptor pdserve__wire__group_view__field_descriptors[3] =
-{
-  {
-    "epoch",
-    1,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT64,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__GroupView, epoch),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "version",
-    2,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT64,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__GroupView, version),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "members",
-    3,
-    PROTOBUF_C_LABEL_REPEATED,
-    PROTOBUF_C_TYPE_MESSAGE,
-    offsetof(Pdserve__Wire__GroupView, n_members),
-    offsetof(Pdserve__Wire__GroupView, members),
-    &pdserve__wire__group_member__descriptor,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-};
-static const unsigned pdserve__wire__group_view__field_indices_by_name[] = {
-  0,   /* field[0] = epoch */
-  2,   /* field[2] = members */
-  1,   /* field[1] = version */
-};
-static const ProtobufCIntRange pdserve__wire__group_view__number_ranges[1 + 1] =
-{
-  { 1, 0 },
-  { 0, 3 }
-};
-const ProtobufCMessageDescriptor pdserve__wire__group_view__descriptor =
-{
-  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
-  "pdserve.wire.GroupView",
-  "GroupView",
-  "Pdserve__Wire__GroupView",
-  "pdserve.wire",
-  sizeof(Pdserve__Wire__GroupView),
-  3,
-  pdserve__wire__group_view__field_descriptors,
-  pdserve__wire__group_view__field_indices_by_name,
-  1,  pdserve__wire__group_view__number_ranges,
-  (ProtobufCMessageInit) pdserve__wire__group_view__init,
-  NULL,NULL,NULL    /* reserved[123] */
-};
-static const ProtobufCFieldDescriptor pdserve__wire__register__field_descriptors[2] =
-{
-  {
-    "description",
-    1,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_MESSAGE,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__Register, description),
-    &pdserve__wire__instance_description__descriptor,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "status",
-    2,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_MESSAGE,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__Register, status),
-    &pdserve__wire__instance_status__descriptor,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-};
-static const unsigned pdserve__wire__register__field_indices_by_name[] = {
-  0,   /* field[0] = description */
-  1,   /* field[1] = status */
-};
-static const ProtobufCIntRange pdserve__wire__register__number_ranges[1 + 1] =
-{
-  { 1, 0 },
-  { 0, 2 }
-};
-const ProtobufCMessageDescriptor pdserve__wire__register__descriptor =
-{
-  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
-  "pdserve.wire.Register",
-  "Register",
-  "Pdserve__Wire__Register",
-  "pdserve.wire",
-  sizeof(Pdserve__Wire__Register),
-  2,
-  pdserve__wire__register__field_descriptors,
-  pdserve__wire__register__field_indices_by_name,
-  1,  pdserve__wire__register__number_ranges,
-  (ProtobufCMessageInit) pdserve__wire__register__init,
-  NULL,NULL,NULL    /* reserved[123] */
-};
-static const ProtobufCFieldDescriptor pdserve__wire__heartbeat__field_descriptors[1] =
-{
-  {
-    "status",
-    1,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_MESSAGE,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__Heartbeat, status),
-    &pdserve__wire__instance_status__descriptor,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-};
-static const unsigned pdserve__wire__heartbeat__field_indices_by_name[] = {
-  0,   /* field[0] = status */
-};
-static const ProtobufCIntRange pdserve__wire__heartbeat__number_ranges[1 + 1] =
-{
-  { 1, 0 },
-  { 0, 1 }
-};
-const ProtobufCMessageDescriptor pdserve__wire__heartbeat__descriptor =
-{
-  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
-  "pdserve.wire.Heartbeat",
-  "Heartbeat",
-  "Pdserve__Wire__Heartbeat",
-  "pdserve.wire",
-  sizeof(Pdserve__Wire__Heartbeat),
-  1,
-  pdserve__wire__heartbeat__field_descriptors,
-  pdserve__wire__heartbeat__field_indices_by_name,
-  1,  pdserve__wire__heartbeat__number_ranges,
-  (ProtobufCMessageInit) pdserve__wire__heartbeat__init,
-  NULL,NULL,NULL    /* reserved[123] */
-};
-static const ProtobufCFieldDescriptor pdserve__wire__deregister__field_descriptors[1] =
-{
-  {
-    "reason",
-    1,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_BYTES,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__Deregister, reason),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-};
-static const unsigned pdserve__wire__deregister__field_indices_by_name[] = {
-  0,   /* field[0] = reason */
-};
-static const ProtobufCIntRange pdserve__wire__deregister__number_ranges[1 + 1] =
-{
-  { 1, 0 },
-  { 0, 1 }
-};
-const ProtobufCMessageDescriptor pdserve__wire__deregister__descriptor =
-{
-  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
-  "pdserve.wire.Deregister",
-  "Deregister",
-  "Pdserve__Wire__Deregister",
-  "pdserve.wire",
-  sizeof(Pdserve__Wire__Deregister),
-  1,
-  pdserve__wire__deregister__field_descriptors,
-  pdserve__wire__deregister__field_indices_by_name,
-  1,  pdserve__wire__deregister__number_ranges,
-  (ProtobufCMessageInit) pdserve__wire__deregister__init,
-  NULL,NULL,NULL    /* reserved[123] */
-};
-#define pdserve__wire__subscribe__field_descriptors NULL
-#define pdserve__wire__subscribe__field_indices_by_name NULL
-#define pdserve__wire__subscribe__number_ranges NULL
-const ProtobufCMessageDescriptor pdserve__wire__subscribe__descriptor =
-{
-  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
-  "pdserve.wire.Subscribe",
-  "Subscribe",
-  "Pdserve__Wire__Subscribe",
-  "pdserve.wire",
-  sizeof(Pdserve__Wire__Subscribe),
-  0,
-  pdserve__wire__subscribe__field_descriptors,
-  pdserve__wire__subscribe__field_indices_by_name,
-  0,  pdserve__wire__subscribe__number_ranges,
-  (ProtobufCMessageInit) pdserve__wire__subscribe__init,
-  NULL,NULL,NULL    /* reserved[123] */
-};
-static const ProtobufCFieldDescriptor pdserve__wire__device_reading__field_descriptors[4] =
-{
-  {
-    "name",
-    1,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_BYTES,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__DeviceReading, name),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "kind",
-    2,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_BYTES,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__DeviceReading, kind),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "total_memory_bytes",
-    3,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT64,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__DeviceReading, total_memory_bytes),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "free_memory_bytes",
-    4,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT64,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__DeviceReading, free_memory_bytes),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-};
-static const unsigned pdserve__wire__device_reading__field_indices_by_name[] = {
-  3,   /* field[3] = free_memory_bytes */
-  1,   /* field[1] = kind */
-  0,   /* field[0] = name */
-  2,   /* field[2] = total_memory_bytes */
-};
-static const ProtobufCIntRange pdserve__wire__device_reading__number_ranges[1 + 1] =
-{
-  { 1, 0 },
-  { 0, 4 }
-};
-const ProtobufCMessageDescriptor pdserve__wire__device_reading__descriptor =
-{
-  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
-  "pdserve.wire.DeviceReading",
-  "DeviceReading",
-  "Pdserve__Wire__DeviceReading",
-  "pdserve.wire",
-  sizeof(Pdserve__Wire__DeviceReading),
-  4,
-  pdserve__wire__device_reading__field_descriptors,
-  pdserve__wire__device_reading__field_indices_by_name,
-  1,  pdserve__wire__device_reading__number_ranges,
-  (ProtobufCMessageInit) pdserve__wire__device_reading__init,
-  NULL,NULL,NULL    /* reserved[123] */
-};
-static const ProtobufCFieldDescriptor pdserve__wire__worker_finding__field_descriptors[5] =
-{
-  {
-    "instance",
-    1,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_BYTES,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__WorkerFinding, instance),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "incarnation",
-    2,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT64,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__WorkerFinding, incarnation),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "is_responding",
-    3,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_BOOL,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__WorkerFinding, is_responding),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "silent_milliseconds",
-    4,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT64,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__WorkerFinding, silent_milliseconds),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "reason",
-    5,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_BYTES,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__WorkerFinding, reason),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-};
-static const unsigned pdserve__wire__worker_finding__field_indices_by_name[] = {
-  1,   /* field[1] = incarnation */
-  0,   /* field[0] = instance */
-  2,   /* field[2] = is_responding */
-  4,   /* field[4] = reason */
-  3,   /* field[3] = silent_milliseconds */
-};
-static const ProtobufCIntRange pdserve__wire__worker_finding__number_ranges[1 + 1] =
-{
-  { 1, 0 },
-  { 0, 5 }
-};
-const ProtobufCMessageDescriptor pdserve__wire__worker_finding__descriptor =
-{
-  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
-  "pdserve.wire.WorkerFinding",
-  "WorkerFinding",
-  "Pdserve__Wire__WorkerFinding",
-  "pdserve.wire",
-  sizeof(Pdserve__Wire__WorkerFinding),
-  5,
-  pdserve__wire__worker_finding__field_descriptors,
-  pdserve__wire__worker_finding__field_indices_by_name,
-  1,  pdserve__wire__worker_finding__number_ranges,
-  (ProtobufCMessageInit) pdserve__wire__worker_finding__init,
-  NULL,NULL,NULL    /* reserved[123] */
-};
-static const ProtobufCFieldDescriptor pdserve__wire__health_report__field_descriptors[8] =
-{
-  {
-    "host",
-    1,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_BYTES,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__HealthReport, host),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "cores",
-    2,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT32,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__HealthReport, cores),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "busy_fraction",
-    3,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_DOUBLE,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__HealthReport, busy_fraction),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "load_average",
-    4,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_DOUBLE,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__HealthReport, load_average),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "total_memory_bytes",
-    5,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT64,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__HealthReport, total_memory_bytes),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "available_memory_bytes",
-    6,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_UINT64,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__HealthReport, available_memory_bytes),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "devices",
-    7,
-    PROTOBUF_C_LABEL_REPEATED,
-    PROTOBUF_C_TYPE_MESSAGE,
-    offsetof(Pdserve__Wire__HealthReport, n_devices),
-    offsetof(Pdserve__Wire__HealthReport, devices),
-    &pdserve__wire__device_reading__descriptor,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "findings",
-    8,
-    PROTOBUF_C_LABEL_REPEATED,
-    PROTOBUF_C_TYPE_MESSAGE,
-    offsetof(Pdserve__Wire__HealthReport, n_findings),
-    offsetof(Pdserve__Wire__HealthReport, findings),
-    &pdserve__wire__worker_finding__descriptor,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-};
-static const unsigned pdserve__wire__health_report__field_indices_by_name[] = {
-  5,   /* field[5] = available_memory_bytes */
-  2,   /* field[2] = busy_fraction */
-  1,   /* field[1] = cores */
-  6,   /* field[6] = devices */
-  7,   /* field[7] = findings */
-  0,   /* field[0] = host */
-  3,   /* field[3] = load_average */
-  4,   /* field[4] = total_memory_bytes */
-};
-static const ProtobufCIntRange pdserve__wire__health_report__number_ranges[1 + 1] =
-{
-  { 1, 0 },
-  { 0, 8 }
-};
-const ProtobufCMessageDescriptor pdserve__wire__health_report__descriptor =
-{
-  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
-  "pdserve.wire.HealthReport",
-  "HealthReport",
-  "Pdserve__Wire__HealthReport",
-  "pdserve.wire",
-  sizeof(Pdserve__Wire__HealthReport),
-  8,
-  pdserve__wire__health_report__field_descriptors,
-  pdserve__wire__health_report__field_indices_by_name,
-  1,  pdserve__wire__health_report__number_ranges,
-  (ProtobufCMessageInit) pdserve__wire__health_report__init,
-  NULL,NULL,NULL    /* reserved[123] */
-};
-#define pdserve__wire__cluster_status_request__field_descriptors NULL
-#define pdserve__wire__cluster_status_request__field_indices_by_name NULL
-#define pdserve__wire__cluster_status_request__number_ranges NULL
-const ProtobufCMessageDescriptor pdserve__wire__cluster_status_request__descriptor =
-{
-  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
-  "pdserve.wire.ClusterStatusRequest",
-  "ClusterStatusRequest",
-  "Pdserve__Wire__ClusterStatusRequest",
-  "pdserve.wire",
-  sizeof(Pdserve__Wire__ClusterStatusRequest),
-  0,
-  pdserve__wire__cluster_status_request__field_descriptors,
-  pdserve__wire__cluster_status_request__field_indices_by_name,
-  0,  pdserve__wire__cluster_status_request__number_ranges,
-  (ProtobufCMessageInit) pdserve__wire__cluster_status_request__init,
-  NULL,NULL,NULL    /* reserved[123] */
-};
-static const ProtobufCFieldDescriptor pdserve__wire__cluster_status__field_descriptors[3] =
-{
-  {
-    "view",
-    1,
-    PROTOBUF_C_LABEL_NONE,
-    PROTOBUF_C_TYPE_MESSAGE,
-    0,   /* quantifier_offset */
-    offsetof(Pdserve__Wire__ClusterStatus, view),
-    &pdserve__wire__group_view__descriptor,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "hosts",
-    2,
-    PROTOBUF_C_LABEL_REPEATED,
-    PROTOBUF_C_TYPE_MESSAGE,
-    offsetof(Pdserve__Wire__ClusterStatus, n_hosts),
-    offsetof(Pdserve__Wire__ClusterStatus, hosts),
-    &pdserve__wire__health_report__descriptor,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-  {
-    "gateways",
-    3,
-    PROTOBUF_C_LABEL_REPEATED,
-    PROTOBUF_C_TYPE_BYTES,
-    offsetof(Pdserve__Wire__ClusterStatus, n_gateways),
-    offsetof(Pdserve__Wire__ClusterStatus, gateways),
-    NULL,
-    NULL,
-    0,             /* flags */
-    0,NULL,NULL    /* reserved1,reserved2, etc */
-  },
-};
-static const unsigned pdserve__wire__cluster_status__field_indices_by_name[] = {
-  2,   /* field[2] = gateways */
-  1,   /* field[1] = hosts */
-  0,   /* field[0] = view */
-};
-static const ProtobufCIntRange pdserve__wire__cluster_status__number_ranges[1 + 1] =
-{
-  { 1, 0 },
-  { 0, 3 }
-};
-const ProtobufCMessageDescriptor pdserve__wire__cluster_status__descriptor =
-{
-  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
-  "pdserve.wire.ClusterStatus",
-  "ClusterStatus",
-  "Pdserve__Wire__ClusterStatus",
-  "pdserve.wire",
-  sizeof(Pdserve__Wire__ClusterStatus),
-  3,
-  pdserve__wire__cluster_status__field_descriptors,
-  pdserve__wire__cluster_status__field_indices_by_name,
-  1,  pdserve__wire__cluster_status__number_ranges,
-  (ProtobufCMessageInit) pdserve__wire__cluster_status__init,
-  NULL,NULL,NULL    /* reserved[123] */
-};
 static const ProtobufCFieldDescriptor pdserve__wire__attempt_id__field_descriptors[3] =
 {
   {
@@ -3462,7 +1954,7 @@ const ProtobufCMessageDescriptor pdserve__wire__sampling_parameters__descriptor 
   (ProtobufCMessageInit) pdserve__wire__sampling_parameters__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor pdserve__wire__reserve_kv__field_descriptors[5] =
+static const ProtobufCFieldDescriptor pdserve__wire__reserve_kv__field_descriptors[6] =
 {
   {
     "attempt",
@@ -3524,10 +2016,23 @@ static const ProtobufCFieldDescriptor pdserve__wire__reserve_kv__field_descripto
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "is_fallback",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__ReserveKV, is_fallback),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned pdserve__wire__reserve_kv__field_indices_by_name[] = {
   0,   /* field[0] = attempt */
   4,   /* field[4] = deadline_milliseconds */
+  5,   /* field[5] = is_fallback */
   2,   /* field[2] = maximum_new_tokens */
   1,   /* field[1] = output_tokens */
   3,   /* field[3] = sampling */
@@ -3535,7 +2040,7 @@ static const unsigned pdserve__wire__reserve_kv__field_indices_by_name[] = {
 static const ProtobufCIntRange pdserve__wire__reserve_kv__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 5 }
+  { 0, 6 }
 };
 const ProtobufCMessageDescriptor pdserve__wire__reserve_kv__descriptor =
 {
@@ -3545,7 +2050,7 @@ const ProtobufCMessageDescriptor pdserve__wire__reserve_kv__descriptor =
   "Pdserve__Wire__ReserveKV",
   "pdserve.wire",
   sizeof(Pdserve__Wire__ReserveKV),
-  5,
+  6,
   pdserve__wire__reserve_kv__field_descriptors,
   pdserve__wire__reserve_kv__field_indices_by_name,
   1,  pdserve__wire__reserve_kv__number_ranges,
@@ -3706,7 +2211,7 @@ const ProtobufCMessageDescriptor pdserve__wire__reservation_refused__descriptor 
   (ProtobufCMessageInit) pdserve__wire__reservation_refused__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor pdserve__wire__prefill_offer__field_descriptors[10] =
+static const ProtobufCFieldDescriptor pdserve__wire__prefill_offer__field_descriptors[11] =
 {
   {
     "attempt",
@@ -3828,6 +2333,18 @@ static const ProtobufCFieldDescriptor pdserve__wire__prefill_offer__field_descri
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "is_fallback",
+    11,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__PrefillOffer, is_fallback),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned pdserve__wire__prefill_offer__field_indices_by_name[] = {
   0,   /* field[0] = attempt */
@@ -3836,6 +2353,7 @@ static const unsigned pdserve__wire__prefill_offer__field_indices_by_name[] = {
   5,   /* field[5] = decode_instance */
   7,   /* field[7] = decode_port */
   9,   /* field[9] = held_tokens */
+  10,   /* field[10] = is_fallback */
   2,   /* field[2] = maximum_new_tokens */
   1,   /* field[1] = output_tokens */
   3,   /* field[3] = sampling */
@@ -3844,7 +2362,7 @@ static const unsigned pdserve__wire__prefill_offer__field_indices_by_name[] = {
 static const ProtobufCIntRange pdserve__wire__prefill_offer__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 10 }
+  { 0, 11 }
 };
 const ProtobufCMessageDescriptor pdserve__wire__prefill_offer__descriptor =
 {
@@ -3854,14 +2372,155 @@ const ProtobufCMessageDescriptor pdserve__wire__prefill_offer__descriptor =
   "Pdserve__Wire__PrefillOffer",
   "pdserve.wire",
   sizeof(Pdserve__Wire__PrefillOffer),
-  10,
+  11,
   pdserve__wire__prefill_offer__field_descriptors,
   pdserve__wire__prefill_offer__field_indices_by_name,
   1,  pdserve__wire__prefill_offer__number_ranges,
   (ProtobufCMessageInit) pdserve__wire__prefill_offer__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor pdserve__wire__prefill_accepted__field_descriptors[1] =
+static const ProtobufCFieldDescriptor pdserve__wire__kvtarget__field_descriptors[5] =
+{
+  {
+    "instance",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVTarget, instance),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "bulk_host",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVTarget, bulk_host),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "bulk_port",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVTarget, bulk_port),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "secret",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVTarget, secret),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "held_tokens",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVTarget, held_tokens),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned pdserve__wire__kvtarget__field_indices_by_name[] = {
+  1,   /* field[1] = bulk_host */
+  2,   /* field[2] = bulk_port */
+  4,   /* field[4] = held_tokens */
+  0,   /* field[0] = instance */
+  3,   /* field[3] = secret */
+};
+static const ProtobufCIntRange pdserve__wire__kvtarget__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 5 }
+};
+const ProtobufCMessageDescriptor pdserve__wire__kvtarget__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "pdserve.wire.KVTarget",
+  "KVTarget",
+  "Pdserve__Wire__KVTarget",
+  "pdserve.wire",
+  sizeof(Pdserve__Wire__KVTarget),
+  5,
+  pdserve__wire__kvtarget__field_descriptors,
+  pdserve__wire__kvtarget__field_indices_by_name,
+  1,  pdserve__wire__kvtarget__number_ranges,
+  (ProtobufCMessageInit) pdserve__wire__kvtarget__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor pdserve__wire__place_kv__field_descriptors[2] =
+{
+  {
+    "attempt",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__PlaceKV, attempt),
+    &pdserve__wire__attempt_id__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "target",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__PlaceKV, target),
+    &pdserve__wire__kvtarget__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned pdserve__wire__place_kv__field_indices_by_name[] = {
+  0,   /* field[0] = attempt */
+  1,   /* field[1] = target */
+};
+static const ProtobufCIntRange pdserve__wire__place_kv__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor pdserve__wire__place_kv__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "pdserve.wire.PlaceKV",
+  "PlaceKV",
+  "Pdserve__Wire__PlaceKV",
+  "pdserve.wire",
+  sizeof(Pdserve__Wire__PlaceKV),
+  2,
+  pdserve__wire__place_kv__field_descriptors,
+  pdserve__wire__place_kv__field_indices_by_name,
+  1,  pdserve__wire__place_kv__number_ranges,
+  (ProtobufCMessageInit) pdserve__wire__place_kv__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor pdserve__wire__prefill_accepted__field_descriptors[2] =
 {
   {
     "attempt",
@@ -3875,14 +2534,27 @@ static const ProtobufCFieldDescriptor pdserve__wire__prefill_accepted__field_des
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "cached_tokens",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__PrefillAccepted, cached_tokens),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned pdserve__wire__prefill_accepted__field_indices_by_name[] = {
   0,   /* field[0] = attempt */
+  1,   /* field[1] = cached_tokens */
 };
 static const ProtobufCIntRange pdserve__wire__prefill_accepted__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 1 }
+  { 0, 2 }
 };
 const ProtobufCMessageDescriptor pdserve__wire__prefill_accepted__descriptor =
 {
@@ -3892,7 +2564,7 @@ const ProtobufCMessageDescriptor pdserve__wire__prefill_accepted__descriptor =
   "Pdserve__Wire__PrefillAccepted",
   "pdserve.wire",
   sizeof(Pdserve__Wire__PrefillAccepted),
-  1,
+  2,
   pdserve__wire__prefill_accepted__field_descriptors,
   pdserve__wire__prefill_accepted__field_indices_by_name,
   1,  pdserve__wire__prefill_accepted__number_ranges,
@@ -5103,78 +3775,6 @@ const ProtobufCMessageDescriptor pdserve__wire__kvresend__descriptor =
   1,  pdserve__wire__kvresend__number_ranges,
   (ProtobufCMessageInit) pdserve__wire__kvresend__init,
   NULL,NULL,NULL    /* reserved[123] */
-};
-static const ProtobufCEnumValue pdserve__wire__role__enum_values_by_number[7] =
-{
-  { "ROLE_UNSPECIFIED", "PDSERVE__WIRE__ROLE__ROLE_UNSPECIFIED", 0 },
-  { "ROLE_GATEWAY", "PDSERVE__WIRE__ROLE__ROLE_GATEWAY", 1 },
-  { "ROLE_SCHEDULER", "PDSERVE__WIRE__ROLE__ROLE_SCHEDULER", 2 },
-  { "ROLE_PREFILL_WORKER", "PDSERVE__WIRE__ROLE__ROLE_PREFILL_WORKER", 3 },
-  { "ROLE_DECODE_WORKER", "PDSERVE__WIRE__ROLE__ROLE_DECODE_WORKER", 4 },
-  { "ROLE_HEALTH_AGENT", "PDSERVE__WIRE__ROLE__ROLE_HEALTH_AGENT", 5 },
-  { "ROLE_ADMINISTRATOR", "PDSERVE__WIRE__ROLE__ROLE_ADMINISTRATOR", 6 },
-};
-static const ProtobufCIntRange pdserve__wire__role__value_ranges[] = {
-{0, 0},{0, 7}
-};
-static const ProtobufCEnumValueIndex pdserve__wire__role__enum_values_by_name[7] =
-{
-  { "ROLE_ADMINISTRATOR", 6 },
-  { "ROLE_DECODE_WORKER", 4 },
-  { "ROLE_GATEWAY", 1 },
-  { "ROLE_HEALTH_AGENT", 5 },
-  { "ROLE_PREFILL_WORKER", 3 },
-  { "ROLE_SCHEDULER", 2 },
-  { "ROLE_UNSPECIFIED", 0 },
-};
-const ProtobufCEnumDescriptor pdserve__wire__role__descriptor =
-{
-  PROTOBUF_C__ENUM_DESCRIPTOR_MAGIC,
-  "pdserve.wire.Role",
-  "Role",
-  "Pdserve__Wire__Role",
-  "pdserve.wire",
-  7,
-  pdserve__wire__role__enum_values_by_number,
-  7,
-  pdserve__wire__role__enum_values_by_name,
-  1,
-  pdserve__wire__role__value_ranges,
-  NULL,NULL,NULL,NULL   /* reserved[1234] */
-};
-static const ProtobufCEnumValue pdserve__wire__instance_state__enum_values_by_number[5] =
-{
-  { "INSTANCE_STATE_UNSPECIFIED", "PDSERVE__WIRE__INSTANCE_STATE__INSTANCE_STATE_UNSPECIFIED", 0 },
-  { "INSTANCE_STATE_SERVING", "PDSERVE__WIRE__INSTANCE_STATE__INSTANCE_STATE_SERVING", 1 },
-  { "INSTANCE_STATE_DRAINING", "PDSERVE__WIRE__INSTANCE_STATE__INSTANCE_STATE_DRAINING", 2 },
-  { "INSTANCE_STATE_SUSPECT", "PDSERVE__WIRE__INSTANCE_STATE__INSTANCE_STATE_SUSPECT", 3 },
-  { "INSTANCE_STATE_DOWN", "PDSERVE__WIRE__INSTANCE_STATE__INSTANCE_STATE_DOWN", 4 },
-};
-static const ProtobufCIntRange pdserve__wire__instance_state__value_ranges[] = {
-{0, 0},{0, 5}
-};
-static const ProtobufCEnumValueIndex pdserve__wire__instance_state__enum_values_by_name[5] =
-{
-  { "INSTANCE_STATE_DOWN", 4 },
-  { "INSTANCE_STATE_DRAINING", 2 },
-  { "INSTANCE_STATE_SERVING", 1 },
-  { "INSTANCE_STATE_SUSPECT", 3 },
-  { "INSTANCE_STATE_UNSPECIFIED", 0 },
-};
-const ProtobufCEnumDescriptor pdserve__wire__instance_state__descriptor =
-{
-  PROTOBUF_C__ENUM_DESCRIPTOR_MAGIC,
-  "pdserve.wire.InstanceState",
-  "InstanceState",
-  "Pdserve__Wire__InstanceState",
-  "pdserve.wire",
-  5,
-  pdserve__wire__instance_state__enum_values_by_number,
-  5,
-  pdserve__wire__instance_state__enum_values_by_name,
-  1,
-  pdserve__wire__instance_state__value_ranges,
-  NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
 static const ProtobufCEnumValue pdserve__wire__failure_code__enum_values_by_number[16] =
 {

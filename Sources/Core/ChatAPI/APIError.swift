@@ -1,3 +1,15 @@
+/// A field of an answer's head.
+package struct APIHeader: Hashable, Sendable {
+    /// In lower case.
+    package var name: String
+    package var value: String
+
+    package init(_ name: String, _ value: String) {
+        self.name = name
+        self.value = value
+    }
+}
+
 /// An answer other than success, in the shape OpenAI's clients read.
 ///
 /// The HTTP server sends it with its status; in an event stream it is the last event.
@@ -13,6 +25,8 @@ package struct APIError: Error, Hashable, Sendable {
     package var code: String?
     /// Seconds after which another try makes sense; sent as `Retry-After`.
     package var retryAfterSeconds: Int?
+    /// Further fields of the answer's head.
+    package var headers: [APIHeader] = []
 
     package init(
         status: Int, message: String, type: String, param: String? = nil, code: String? = nil,
@@ -89,9 +103,27 @@ extension APIError {
             code: "context_length_exceeded")
     }
 
-    package static let unauthorized = APIError(
-        status: 401, message: "The API key is missing or not valid.",
-        type: "authentication_error", code: "invalid_api_key")
+    /// 404: the cluster has no class of traffic for such a request.
+    package static func noScenario(
+        model: String, promptTokens: Int, known: [String]
+    ) -> APIError {
+        APIError(
+            status: 404,
+            message: "No scenario takes a request for the model '\(quoted(model))' with "
+                + "\(promptTokens) prompt tokens and these headers; there are "
+                + "\(known.joined(separator: ", ")).",
+            type: "invalid_request_error", param: "model", code: "model_not_found")
+    }
+
+    /// 401: says how a key is shown, never what was.
+    package static let unauthorized: APIError = {
+        var error = APIError(
+            status: 401,
+            message: "The API key is missing or not valid; send 'Authorization: Bearer <key>'.",
+            type: "authentication_error", code: "invalid_api_key")
+        error.headers = [APIHeader("www-authenticate", #"Bearer realm="pdserve""#)]
+        return error
+    }()
 
     package static func notFound(method: String, path: String) -> APIError {
         APIError(
@@ -124,10 +156,19 @@ extension APIError {
 // MARK: - The server's state
 
 extension APIError {
-    package static func rateLimited(retryAfterSeconds: Int) -> APIError {
-        APIError(
-            status: 429, message: "Too many requests for this key.", type: "rate_limit_error",
-            code: "rate_limit_exceeded", retryAfterSeconds: retryAfterSeconds)
+    /// 429: a rate of the cluster file is used up.
+    ///
+    /// - Parameter whose: the end of "the rate of …".
+    package static func rateLimited(
+        whose: String, retryAfterSeconds: Int, headers: [APIHeader] = []
+    ) -> APIError {
+        var error = APIError(
+            status: 429,
+            message: "The rate of \(whose) is used up; try again in \(retryAfterSeconds) s.",
+            type: "rate_limit_error", code: "rate_limit_exceeded",
+            retryAfterSeconds: retryAfterSeconds)
+        error.headers = headers
+        return error
     }
 
     /// 503: no worker could take the request in time.

@@ -19,6 +19,8 @@ package enum APILimits {
     package static let logitBiasEntries = 1024
     package static let topLogprobs = 20
     package static let modelNameBytes = 256
+    /// Characters of a request's text that a scenario's rule may look at.
+    package static let beginningCharacters = 512
     /// Bytes of a client's value that an error message repeats.
     package static let quotedBytes = 64
 }

@@ -24,6 +24,25 @@ enum ChatMessages {
         return Array(fields.document.bytes[node.range])
     }
 
+    /// Beginning of the first message's text; its messages are checked.
+    static func beginning(_ fields: RequestFields) -> String {
+        guard case .array(let messages)? = fields["messages"]?.value, let first = messages.first,
+            case .object(let members) = first.value, let content = members["content"]
+        else { return "" }
+        let limit = APILimits.beginningCharacters
+        if case .array(let parts) = content.value {
+            var text = ""
+            for part in parts where text.count < limit {
+                guard case .object(let members) = part.value, let node = members["text"] else {
+                    continue
+                }
+                text += fields.document.text(node) ?? ""
+            }
+            return String(text.prefix(limit))
+        }
+        return String((fields.document.text(content) ?? "").prefix(limit))
+    }
+
     private static func check(message: RequestFields) throws(APIError) {
         guard let role = try message.string("role") else { throw .missing(message.path("role")) }
         guard roles.contains(role) else {

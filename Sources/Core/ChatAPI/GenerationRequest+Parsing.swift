@@ -21,6 +21,7 @@ extension GenerationRequest {
             case .completion: .prompts(try CompletionPrompt.read(fields))
             }
         self.init(endpoint: endpoint, input: input)
+        beginning = Self.beginning(fields, input)
         try readModel(fields)
         try readStream(fields)
         try readLengthAndChoices(fields)
@@ -28,6 +29,18 @@ extension GenerationRequest {
         try readLogprobs(fields)
         sampling.logitBias = try Self.logitBias(fields)
         stops = try Self.stops(fields)
+    }
+
+    private static func beginning(_ fields: RequestFields, _ input: GenerationInput) -> String {
+        switch input {
+        case .chat: ChatMessages.beginning(fields)
+        case .prompts(let prompts):
+            if case .text(let text) = prompts.first {
+                String(text.prefix(APILimits.beginningCharacters))
+            } else {
+                ""
+            }
+        }
     }
 
     private mutating func readModel(_ fields: RequestFields) throws(APIError) {

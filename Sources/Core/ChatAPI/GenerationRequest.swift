@@ -14,6 +14,8 @@ package struct GenerationRequest: Hashable, Sendable {
     /// Nil if the client leaves the choice to the server.
     package var model: String?
     package var input: GenerationInput
+    /// The text of the first message, or of the first prompt, cut; empty if it is given as tokens.
+    package var beginning = ""
     package var isStreamed = false
     /// The client wants the last chunk of the stream to tell the usage.
     package var streamsUsage = false

@@ -1,6 +1,6 @@
 import ServingTypes
 
-/// KV that sequences begin with: imported by blocks, or retained after a job and adopted.
+/// KV that sequences begin with: imported by blocks, or shared with a retained sequence.
 extension BatchPlanner {
     mutating func receiveBlock(_ block: KVBlock, for id: SequenceID) -> [Action] {
         let present = sequence(id)
@@ -52,11 +52,11 @@ extension BatchPlanner {
         return [.retain(slot: slot), .report(event)]
     }
 
-    mutating func adopt(
+    mutating func fork(
         _ retained: SequenceID, as id: SequenceID, tokens: Int
     ) -> [Action] {
         if slotOf[id] != nil { return refuseBlock(of: id, reason: "the sequence is open") }
-        guard let slot = slotOf[retained], let present = slots[slot], present.isRetained else {
+        guard let source = slotOf[retained], let present = slots[source], present.isRetained else {
             return refuseBlock(of: id, reason: "the KV to begin with is not retained")
         }
         guard tokens > 0, tokens <= present.computedTokens else {
@@ -64,13 +64,14 @@ extension BatchPlanner {
                 of: id,
                 reason: "\(tokens) of \(present.computedTokens) retained tokens are wanted")
         }
-        forgetRefusal(of: id)
-        slotOf[retained] = nil
-        slotOf[id] = slot
-        slots[slot] = OpenSequence(
-            id: id, computedTokens: tokens, committedTokens: present.committedTokens)
-        setRoom(of: slot, tokens: tokens)
-        return [.truncate(slot: slot, tokens: tokens), .report(.imported(id, tokens: tokens))]
+        guard let slot = openSlot(for: id) else { return refuse(id, noRoom(0)) }
+        ledger.fork(id, from: retained, tokens: tokens)
+        slots[slot]?.computedTokens = tokens
+        slots[slot]?.committedTokens = tokens
+        return [
+            .fork(slot: slot, from: source, tokens: tokens),
+            .report(.imported(id, tokens: tokens)),
+        ]
     }
 
     // MARK: Refusals

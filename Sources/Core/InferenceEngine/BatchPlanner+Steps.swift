@@ -6,7 +6,10 @@ extension BatchPlanner {
         package var actions: [Action] = []
         /// Empty if there is nothing to compute.
         package var runs: [Run] = []
+        /// Sequences that decode in it.
+        package var decodingSequences = 0
 
+        package var promptTokens: Int { tokens - decodingSequences }
         package var tokens: Int { runs.reduce(0) { $0 + $1.tokens.count } }
     }
 
@@ -14,20 +17,35 @@ extension BatchPlanner {
     ///
     /// All decoding sequences take part. Prompt tokens fill the rest in order of arrival, so a
     /// prompt that is alone is always cut at the same places, multiples of the micro-batch and the
-    /// start of a short last run: the cut decides the last digits of the logits.
+    /// start of a short last run: the cut decides the last digits of the logits. Sequences whose
+    /// KV still has to leave wait.
     package mutating func nextStep() -> Step {
         var step = Step()
         while let (victim, needed) = sequenceWithoutRoom() {
             step.actions += fail(
                 victim, .noRoom(neededTokens: needed, freeTokens: freeKVTokens))
         }
-        for slot in decoding { takeRun(slot, upTo: 1, into: &step) }
-        var budget = limits.microBatchTokens - decoding.count
-        if !decoding.isEmpty { budget = min(budget, limits.prefillBudgetTokens) }
-        for slot in prompts where budget > 0 {
+        for slot in decoding where !hasExport(slot) { takeRun(slot, upTo: 1, into: &step) }
+        step.decodingSequences = step.runs.count
+        var budget = limits.microBatchTokens - step.decodingSequences
+        if step.decodingSequences > 0 {
+            budget = stepBudget.promptTokens(atMost: min(budget, limits.prefillBudgetTokens))
+        }
+        for slot in prompts where budget > 0 && !hasExport(slot) {
             budget -= takeRun(slot, upTo: budget, into: &step)
         }
         return step
+    }
+
+    mutating func limitStep(_ limit: Duration?) -> [Action] {
+        stepBudget.limit = limit
+        return []
+    }
+
+    /// Takes in how long the iteration took that `nextStep` chose.
+    package mutating func measured(_ step: Step, duration: Duration) {
+        stepBudget.measured(
+            duration, decodingSequences: step.decodingSequences, promptTokens: step.promptTokens)
     }
 
     /// Takes the results of the iteration that `nextStep` chose.

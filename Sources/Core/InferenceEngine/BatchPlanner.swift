@@ -4,10 +4,11 @@ package import ServingTypes
 ///
 ///     importing ──run──▶ prompt ──last prompt token──▶ decoding ──stop, length──▶ closed
 ///      ▲  └────────────────┴───────cancel, failure──────┴─┬────────────────────▶ closed
-///      └─────────────────────adopt─────────── retained ◀──┘ stop, length
+///      └──────────────────────fork─────────── retained ◀──┘ stop, length
 ///
-/// KV room is counted in tokens. A job's prompt is committed when the job comes, output token by
-/// token; when the growing outputs no longer fit, the sequence whose job came last fails.
+/// KV room is counted in tokens, once for tokens that forked sequences share. A job's prompt is
+/// committed when the job comes, output token by token; when the growing outputs no longer fit,
+/// the sequence whose job came last fails.
 package struct BatchPlanner: Sendable {
     /// Sizes the planner keeps to.
     package struct Limits: Sendable, Hashable {
@@ -16,6 +17,7 @@ package struct BatchPlanner: Sendable {
         package var vocabularySize: Int
         /// Most tokens in one iteration; at least `maximumSequences`.
         package var microBatchTokens: Int
+        /// Most sequences open at once, retained ones included.
         package var maximumSequences: Int
         /// Most prompt tokens in an iteration in which a sequence decodes; at least 1.
         package var prefillBudgetTokens: Int
@@ -30,6 +32,11 @@ package struct BatchPlanner: Sendable {
         package static let defaultFinalRunTokens = 16
         /// Refused blocks of sequences that are not open, remembered until the job comes.
         package var rememberedRefusals: Int { 4 * maximumSequences }
+        /// Blocks of KV that is there already, exported between two iterations; each is a copy in
+        /// memory, so that many take less time than an iteration.
+        package static let exportsPerStep = 8
+        /// The same while sequences decode, whose tokens wait for it.
+        package static let exportsPerDecodeStep = 2
 
         package init(
             contextTokens: Int, kvCapacityTokens: Int, vocabularySize: Int, microBatchTokens: Int,
@@ -51,8 +58,8 @@ package struct BatchPlanner: Sendable {
     /// called.
     package enum Action: Sendable {
         case importBlock(KVBlock, slot: Int)
-        /// Frees the KV of all but the first `tokens` tokens of a slot without a job.
-        case truncate(slot: Int, tokens: Int)
+        /// Begins a slot with the first `tokens` tokens of another one, sharing their KV.
+        case fork(slot: Int, from: Int, tokens: Int)
         /// A job starts in the slot; what it imported is already there.
         case begin(SequenceJob, slot: Int)
         /// Frees whatever belongs to the slot's job, but not its KV.
@@ -75,6 +82,13 @@ package struct BatchPlanner: Sendable {
         package var exported: Range<Int>
 
         package var exports: Bool { !exported.isEmpty }
+    }
+
+    /// KV of a sequence that is there already and leaves as one block.
+    package struct Export: Sendable, Hashable {
+        package var sequence: SequenceID
+        package var slot: Int
+        package var tokens: Range<Int>
     }
 
     /// A sampled token.
@@ -103,6 +117,8 @@ package struct BatchPlanner: Sendable {
         var maximumNewTokens = 0
         /// Position from which on KV is exported; nil if none is.
         var exportedFrom: Int?
+        /// Tokens whose KV is there and still has to leave, before anything else is computed.
+        var exporting: Range<Int>?
         var retainsKV = false
         /// The job has finished and only its KV is left.
         var isRetained = false
@@ -120,6 +136,10 @@ package struct BatchPlanner: Sendable {
     var prompts: [Int] = []
     /// Slots that decode, in the order in which they began.
     var decoding: [Int] = []
+    /// Slots with KV that still has to leave, in order of arrival.
+    var exporters: [Int] = []
+    var stepBudget = StepBudget()
+    var ledger = KVLedger()
     /// Sequences that are not open because their block was refused, the oldest first.
     var refusedSequences: [SequenceID] = []
     private var arrivals: UInt64 = 0
@@ -137,7 +157,7 @@ package struct BatchPlanner: Sendable {
 
     package var openSequences: Int { slotOf.count }
     /// Tokens of KV room taken, the uncomputed rest of prompts included.
-    package private(set) var usedKVTokens = 0
+    package var usedKVTokens: Int { ledger.usedTokens }
     package var freeKVTokens: Int { limits.kvCapacityTokens - usedKVTokens }
 
     package func isOpen(_ id: SequenceID) -> Bool { slotOf[id] != nil }
@@ -145,7 +165,9 @@ package struct BatchPlanner: Sendable {
     package mutating func receive(_ command: EngineCommand) -> [Action] {
         switch command {
         case .importKV(let id, let block): receiveBlock(block, for: id)
-        case .adopt(let id, let retained, let tokens): adopt(retained, as: id, tokens: tokens)
+        case .fork(let id, let retained, let tokens): fork(retained, as: id, tokens: tokens)
+        case .export(let id, let start): export(id, from: start)
+        case .limitStep(let limit): limitStep(limit)
         case .run(let job): receiveJob(job)
         case .cancel(let id): cancel(id)
         }
@@ -162,9 +184,9 @@ package struct BatchPlanner: Sendable {
     ) -> [Action] {
         switch command {
         case .importKV(let id, let block): takeBack(block, of: id, error)
-        case .adopt(let id, _, _): refuseAndClose(id, error)
+        case .fork(let id, _, _): refuseAndClose(id, error)
         case .run(let job): fail(job.sequence, error)
-        case .cancel: []
+        case .export, .limitStep, .cancel: []
         }
     }
 
@@ -202,6 +224,7 @@ package struct BatchPlanner: Sendable {
         slots[slot]?.isLongPrompt = job.tokens.count > limits.microBatchTokens
         slots[slot]?.ignoresEndOfGeneration = job.sampling.ignoresEndOfGeneration
         if decodes { decoding.append(slot) } else { prompts.append(slot) }
+        if job.exportsKV { queueExport(of: slot, from: job.exportedFrom) }
         return [.begin(job, slot: slot)]
     }
 
@@ -253,7 +276,13 @@ package struct BatchPlanner: Sendable {
 
     /// Takes or gives back KV room until the slot has room for `tokens` tokens.
     mutating func setRoom(of slot: Int, tokens: Int) {
-        usedKVTokens += tokens - (slots[slot]?.committedTokens ?? 0)
+        guard let sequence = slots[slot] else { return }
+        let more = tokens - sequence.committedTokens
+        if more < 0 {
+            ledger.takeBack(-more, from: sequence.id)
+        } else {
+            ledger.add(more, to: sequence.id)
+        }
         slots[slot]?.committedTokens = tokens
     }
 
@@ -267,12 +296,13 @@ package struct BatchPlanner: Sendable {
     mutating func leaveQueues(_ slot: Int) {
         prompts.removeAll { $0 == slot }
         decoding.removeAll { $0 == slot }
+        exporters.removeAll { $0 == slot }
     }
 
-    /// Frees the sequence's room, then reports.
+    /// Frees the room that is the sequence's alone, then reports.
     mutating func close(_ id: SequenceID, reporting event: EngineEvent) -> [Action] {
         guard let slot = slotOf.removeValue(forKey: id) else { return [] }
-        usedKVTokens -= slots[slot]?.committedTokens ?? 0
+        ledger.remove(id)
         slots[slot] = nil
         leaveQueues(slot)
         return [.remove(slot: slot), .report(event)]

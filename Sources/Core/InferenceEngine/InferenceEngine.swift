@@ -42,7 +42,7 @@ package struct EngineDescription: Sendable, Hashable {
     package var blockOverheadBytes: Int
     /// Most tokens in one iteration, and so in one exported block.
     package var microBatchTokens: Int
-    /// Sequences open at once.
+    /// Sequences open at once, retained ones included.
     package var maximumSequences: Int
     /// Engine and device, for people.
     package var device: String
@@ -92,11 +92,12 @@ package struct SequenceJob: Sendable, Hashable {
     package var sampling: SamplingParameters
     /// How many tokens to generate; at least 1.
     package var maximumNewTokens: Int
-    /// Emit each computed run's KV as a block, before the token that follows it.
+    /// Emit each computed run's KV as a block, before the token that follows it; KV that was there
+    /// before, from `exportedFrom` on, comes first.
     package var exportsKV: Bool
     /// KV of tokens before this position is not exported.
     package var exportedFrom: Int
-    /// Keep the KV under the same id when the job finishes, until it is adopted or cancelled.
+    /// Keep the KV under the same id when the job finishes, until it is cancelled.
     package var retainsKV: Bool
 
     package init(
@@ -122,16 +123,28 @@ package enum EngineCommand: Sendable {
     ///
     /// Answered by `imported`, `blockRefused` or, without room, `failed`: by exactly one of them.
     case importKV(SequenceID, KVBlock)
-    /// Begins a sequence with the first `tokens` tokens of a retained one, whose id and other KV
-    /// are gone then; nothing is copied. Answered like a block.
-    case adopt(SequenceID, from: SequenceID, tokens: Int)
+    /// Begins a sequence with the first `tokens` tokens of a retained one, which stays as it is.
+    ///
+    /// They share the KV: it takes room once, and lives until the last of them is gone. Answered
+    /// like a block: `blockRefused` if so many tokens aren't retained, or a window of theirs is
+    /// gone; `failed` if all sequences are open.
+    case fork(SequenceID, from: SequenceID, tokens: Int)
+    /// Exports KV of a retained sequence from token `from` on, as blocks of at most a micro-batch,
+    /// a few between two iterations.
+    ///
+    /// Answered by `exported` for each, then `exportEnded`; or by `failed`, which closes it. A
+    /// cancellation ends it with `cancelled` alone.
+    case export(SequenceID, from: Int)
+    /// How long an iteration may take while sequences decode: prompts get what is left of it, and
+    /// a few tokens at least. Nil: as many prompt tokens as the settings allow.
+    case limitStep(Duration?)
     /// Computes what is not imported, then generates. Opens the sequence if no block did.
     ///
     /// Dropped without an event if `importedTokens` don't fit and the sequence's last block was
     /// refused: the caller knows, and sends blocks and job again.
     case run(SequenceJob)
-    /// Drops a sequence, also a retained one, and frees its KV before the next iteration. Unknown
-    /// sequences are ignored.
+    /// Drops a sequence, also a retained one, and frees what KV is its alone before the next
+    /// iteration. Unknown sequences are ignored.
     case cancel(SequenceID)
 }
 
@@ -143,8 +156,10 @@ package enum EngineEvent: Sendable {
     ///
     /// An open sequence stays as it was. If it was not open, it is not now.
     case blockRefused(SequenceID, expectedToken: Int, reason: String)
-    /// KV of a computed run of tokens.
+    /// KV of a run of tokens: computed just now, or asked for by `export`.
     case exported(SequenceID, KVBlock)
+    /// All that `export` asked for is out; the sequence stays retained.
+    case exportEnded(SequenceID)
     /// A token was sampled. `finish` is set with the last one; the sequence is closed then and
     /// its KV is free. If its job retains the KV, this stays: of all tokens but the last one, whose
     /// KV nobody has computed.
@@ -164,7 +179,7 @@ package struct EngineProgress: Sendable, Hashable {
     /// Age of the running iteration; nil when idle.
     package var stepAge: Duration?
     package var openSequences: Int
-    /// KV tokens in use by all sequences.
+    /// KV tokens in use by all sequences; what some of them share counts once.
     package var usedKVTokens: Int
     /// Time of all iterations since the start, without their exports.
     package var computeDuration = Duration.zero
@@ -175,6 +190,12 @@ package struct EngineProgress: Sendable, Hashable {
     /// blocks count with their time only.
     package var importedKVBytes = 0
     package var importDuration = Duration.zero
+    /// Prompt tokens computed in iterations without decoding sequences, and their time.
+    package var prefillTokens = 0
+    package var prefillDuration = Duration.zero
+    /// Iterations with decoding sequences, and their time.
+    package var decodeSteps = 0
+    package var decodeDuration = Duration.zero
 
     package init(steps: UInt64, stepAge: Duration?, openSequences: Int, usedKVTokens: Int) {
         self.steps = steps

@@ -1,12 +1,12 @@
-package import InferenceEngine
-package import KVHandOver
-package import ServingTypes
+import InferenceEngine
+import KVHandOver
+import ServingTypes
 
 /// Taking KV in.
 extension DecodeMachine {
     // MARK: Offers
 
-    package mutating func offered(
+    mutating func offered(
         _ offer: KVOffer, from sender: InstanceID, fingerprint: ModelFingerprint,
         on link: KVLinkID, now: MonotonicTime
     ) -> [WorkerAction] {
@@ -15,7 +15,7 @@ extension DecodeMachine {
             return [.sendKV(.kvDone(done), to: link)]
         }
         guard var reservation = reservations[offer.attempt], reservation.secret == offer.secret,
-            reservation.stage != .closing
+            reservation.stage != .closing, !reservation.isLocal
         else {
             return refuse(
                 .unknownRequest, "there is no such reservation; it was cancelled or has ended")
@@ -93,7 +93,7 @@ extension DecodeMachine {
     // MARK: Chunks
 
     /// The frame of a chunk has come; says whether to keep its payload.
-    package mutating func begins(
+    mutating func begins(
         _ chunk: ChunkFacts, of attempt: AttemptID, from sender: InstanceID, on link: KVLinkID,
         now: MonotonicTime
     ) -> (isWanted: Bool, actions: [WorkerAction]) {
@@ -126,7 +126,7 @@ extension DecodeMachine {
     /// The payload of a wanted chunk is here; says whether to keep it.
     ///
     /// The shell stores it before it performs the actions.
-    package mutating func landed(
+    mutating func landed(
         _ chunk: ChunkFacts, of attempt: AttemptID, on link: KVLinkID, now: MonotonicTime
     ) -> (isKept: Bool, actions: [WorkerAction]) {
         guard var reservation = reservations[attempt], reservation.stage != .closing else {
@@ -140,7 +140,7 @@ extension DecodeMachine {
     }
 
     /// The payload of a wanted chunk broke off, or is damaged.
-    package mutating func missed(
+    mutating func missed(
         _ chunk: ChunkFacts, of attempt: AttemptID, on link: KVLinkID, isDamaged: Bool,
         reason: String, now: MonotonicTime
     ) -> [WorkerAction] {
@@ -157,12 +157,12 @@ extension DecodeMachine {
     }
 
     /// A part of a payload has come.
-    package mutating func progressed(_ attempt: AttemptID, now: MonotonicTime) {
+    mutating func progressed(_ attempt: AttemptID, now: MonotonicTime) {
         reservations[attempt]?.lastProgress = now
     }
 
     /// The sender has sent everything.
-    package mutating func ended(
+    mutating func ended(
         _ end: KVEnd, from sender: InstanceID, on link: KVLinkID, now: MonotonicTime
     ) -> [WorkerAction] {
         guard let reservation = reservations[end.attempt], reservation.sender == sender,
@@ -182,7 +182,7 @@ extension DecodeMachine {
     /// The sender gave up and has told the gateway why, perhaps that the answer is complete.
     ///
     /// A failure report from here could overtake its word, so this side only frees the room.
-    package mutating func transferAborted(
+    mutating func transferAborted(
         _ attempt: AttemptID, by sender: InstanceID
     ) -> [WorkerAction] {
         guard let reservation = reservations[attempt], reservation.stage == .receiving,
@@ -192,7 +192,7 @@ extension DecodeMachine {
     }
 
     /// A connection is lost; its sender may come again for a while.
-    package mutating func linkLost(_ link: KVLinkID, now: MonotonicTime) -> [WorkerAction] {
+    mutating func linkLost(_ link: KVLinkID, now: MonotonicTime) -> [WorkerAction] {
         var actions: [WorkerAction] = []
         for attempt in attemptsInOrder(where: { $0.stage != .closing }) {
             if reservations[attempt]?.link == link { reservations[attempt]?.lostAt = now }
@@ -204,7 +204,7 @@ extension DecodeMachine {
 
     // MARK: Engine
 
-    package mutating func imported(
+    mutating func imported(
         _ sequence: SequenceID, tokens: Int
     ) -> [WorkerAction] {
         guard let attempt = attempt(of: sequence),
@@ -216,12 +216,18 @@ extension DecodeMachine {
         return answers(credits) + doneIfImported(attempt)
     }
 
-    package mutating func blockRefused(
-        _ sequence: SequenceID, reason: String, now: MonotonicTime
+    mutating func blockRefused(
+        _ sequence: SequenceID, reason: String, room: inout KVRoom, now: MonotonicTime
     ) -> [WorkerAction] {
         guard let attempt = attempt(of: sequence),
             var reservation = reservations[attempt]
         else { return [] }
+        if reservation.isLocal {
+            return room.forget(reservation.hit?.sequence) + localForkRefused(attempt)
+        }
+        // Nothing was there yet: it is the kept KV that is of no use.
+        let forgotten =
+            reservation.assembly.importedTokens == 0 ? room.forget(reservation.hit?.sequence) : []
         let (chunk, outcome) = reservation.assembly.refused(reason: reason)
         if case .resend = outcome, reservation.stage == .running {
             // The engine has dropped the job, too; it follows the KV once more.
@@ -230,16 +236,16 @@ extension DecodeMachine {
         reservations[attempt] = reservation
         guard reservation.stage != .closing else {
             // Nobody cancels in the engine what it never opened.
-            return reservation.assembly.isWithEngine ? [] : free(attempt)
+            return forgotten + (reservation.assembly.isWithEngine ? [] : free(attempt))
         }
         let credits = chunk.map { landing.leave(attempt, bytes: $0.bytes) } ?? []
-        return answers(credits) + follow(outcome, of: attempt)
+        return forgotten + answers(credits) + follow(outcome, of: attempt)
     }
 
     // MARK: Time
 
     /// Ends what has waited too long; called a few times a second.
-    package mutating func tick(now: MonotonicTime) -> [WorkerAction] {
+    mutating func tick(now: MonotonicTime) -> [WorkerAction] {
         var actions: [WorkerAction] = []
         for attempt in attemptsInOrder(where: { $0.stage != .closing }) {
             guard let reservation = reservations[attempt] else { continue }
@@ -271,7 +277,7 @@ extension DecodeMachine {
     }
 
     /// KV that is here and makes no progress: its sender is gone, or stands inside a chunk.
-    package func stranded(now: MonotonicTime) -> StrandedKV {
+    func stranded(now: MonotonicTime) -> StrandedKV {
         StrandedKV(
             reservations.values.compactMap { reservation in
                 let since =

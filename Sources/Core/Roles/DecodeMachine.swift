@@ -1,6 +1,6 @@
-package import InferenceEngine
+import InferenceEngine
 import KVHandOver
-package import ServingTypes
+import ServingTypes
 
 /// The decode side of a worker: promises room, takes KV in, decodes.
 ///
@@ -9,8 +9,9 @@ package import ServingTypes
 ///                    └──────── cancel, loss, deadline, failure ─────────▲
 ///
 /// Room is counted for prompt and longest output together, so KV is never over-committed. KV of
-/// ended sequences is kept as long as nobody needs the room.
-package struct DecodeMachine: Sendable {
+/// ended sequences is kept as long as nobody needs the room. A prompt may also be computed here,
+/// from `reserved` to `running` without a transfer.
+struct DecodeMachine: Sendable {
     enum Stage { case reserved, receiving, running, closing }
 
     struct Reservation: Sendable {
@@ -22,8 +23,13 @@ package struct DecodeMachine: Sendable {
         let tokens: [TokenID]
         /// Leading tokens whose KV was here before.
         let heldTokens: Int
+        /// The kept sequence that it begins with.
+        var hit: KeptSequences.Hit?
+        let isFallback: Bool
         let expires: MonotonicTime
         var stage = Stage.reserved
+        /// The prompt is computed here.
+        var isLocal = false
         var assembly: KVAssembly
         /// Who brings the KV, and on which connection it was offered last.
         var sender: InstanceID?
@@ -38,6 +44,10 @@ package struct DecodeMachine: Sendable {
         /// Sampled by the prefill-worker; sent once more with the first tokens of this worker.
         var firstToken: TokenOutput?
 
+        /// The engine has some of the KV, or may still open the sequence.
+        var isWithEngine: Bool { isLocal || assembly.isWithEngine }
+        /// Its first token is yet to come from here.
+        var isPrefilling: Bool { isLocal && sampled.isEmpty && stage == .running }
         /// Longest the sequence can get.
         var neededTokens: Int { tokens.count + terms.maximumNewTokens }
         /// Prompt and output whose KV the engine has: all but the last sampled token.
@@ -49,75 +59,60 @@ package struct DecodeMachine: Sendable {
     let limits: WorkerLimits
     var reservations: [AttemptID: Reservation] = [:]
     private var attempts: [SequenceID: AttemptID] = [:]
-    private var reservedTokens = 0
-    private var kept: KeptSequences
+    private(set) var reservedTokens = 0
+    /// Tokens of KV that prompts of the prefill side take.
+    var otherTokens = 0
     var landing: LandingArea
     /// A gateway was turned away since all room was free last; it is called whenever some is freed.
     private var hasRefused = false
-    private var isDraining = false
+    /// Takes no new reservations, and calls nobody.
+    var isClosed = false
 
-    package init(limits: WorkerLimits) {
+    init(limits: WorkerLimits) {
         self.limits = limits
-        kept = KeptSequences(limit: limits.keptSequences)
         landing = LandingArea(
             capacityBytes: limits.landingBytes, windowBytes: limits.landingWindowBytes)
     }
 
-    package var isEmpty: Bool { reservations.isEmpty }
-    package var freeKVBytes: Int {
-        (limits.kvCapacityTokens - reservedTokens) * limits.kvBytesPerToken
+    var isEmpty: Bool { reservations.isEmpty }
+    /// Has reservations that were not taken because others could not.
+    var hasOwnWork: Bool { reservations.values.contains { !$0.isFallback } }
+    /// Prompts being computed here.
+    var localPrefills: Int { reservations.values.count { $0.isPrefilling } }
+    var freeKVBytes: Int {
+        (limits.kvCapacityTokens - reservedTokens - otherTokens) * limits.kvBytesPerToken
     }
-    package var reservedKVBytes: Int { reservedTokens * limits.kvBytesPerToken }
-    /// Tokens of KV of ended sequences; counts as free.
-    package var keptKVTokens: Int { kept.totalTokens }
-    package var keptSequences: Int { kept.count }
-    package var landedBytes: Int { landing.landedBytes }
-    package var runningSequences: Int {
+    var reservedKVBytes: Int { reservedTokens * limits.kvBytesPerToken }
+    var landedBytes: Int { landing.landedBytes }
+    var runningSequences: Int {
         reservations.values.count { $0.stage == .running }
     }
 
     // MARK: Gateway
 
-    package mutating func reserve(
-        _ terms: AttemptTerms, tokens: [TokenID], from gateway: LinkID, sequence: SequenceID,
-        secret: ReservationSecret, now: MonotonicTime
+    mutating func reserve(
+        _ reserve: ReserveKV, tokens: [TokenID], from gateway: LinkID, sequence: SequenceID,
+        secret: ReservationSecret, room: inout KVRoom, now: MonotonicTime
     ) -> [WorkerAction] {
+        let terms = reserve.terms
         let neededTokens = tokens.count + terms.maximumNewTokens
-        func refuse(_ code: FailureCode) -> [WorkerAction] {
+        if let code = objection(to: terms, tokens: tokens) {
             let refused = ReservationRefused(
                 attempt: terms.attempt, code: code,
                 neededBytes: neededTokens * limits.kvBytesPerToken,
                 freeBytes: max(0, freeKVBytes))
             return [.send(.reservationRefused(refused), to: gateway)]
         }
-        guard !tokens.isEmpty, terms.maximumNewTokens >= 1, terms.outputTokens < tokens.count,
-            reservations[terms.attempt] == nil
-        else { return refuse(.invalid) }
-        guard !isDraining else { return refuse(.draining) }
-        guard neededTokens <= min(limits.contextTokens, limits.kvCapacityTokens) else {
-            return refuse(.tooLong)
-        }
-        guard reservations.count < limits.decodeSequences,
-            reservedTokens + neededTokens <= limits.kvCapacityTokens
-        else {
-            hasRefused = true
-            return refuse(.noKVRoom)
-        }
         // An answer of one token needs no KV here.
-        let held = terms.maximumNewTokens > 1 ? kept.take(for: tokens) : nil
-        var actions: [WorkerAction] = []
-        while reservedTokens + neededTokens + kept.totalTokens > limits.kvCapacityTokens,
-            let oldest = kept.removeOldest()
-        {
-            actions.append(.cancelSequence(oldest))
-        }
-        if let held {
-            actions.append(.adopt(sequence, from: held.sequence, tokens: held.tokens))
-        }
-        let heldTokens = held?.tokens ?? 0
+        let hit = terms.maximumNewTokens > 1 ? room.find(for: tokens) : nil
+        let heldTokens = hit?.tokens ?? 0
+        let actions = room.begin(
+            sequence, neededTokens: neededTokens, usedTokens: reservedTokens + otherTokens,
+            with: hit)
         reservations[terms.attempt] = Reservation(
             terms: terms, gateway: gateway, secret: secret, sequence: sequence, tokens: tokens,
-            heldTokens: heldTokens, expires: now + terms.deadline,
+            heldTokens: heldTokens, hit: hit, isFallback: reserve.isFallback,
+            expires: now + terms.deadline,
             assembly: KVAssembly(
                 tokens: tokens.count, heldTokens: heldTokens,
                 allowedResends: limits.handOver.resends), lastProgress: now)
@@ -129,32 +124,51 @@ package struct DecodeMachine: Sendable {
         return actions + [.send(.reservationGranted(granted), to: gateway)]
     }
 
-    package mutating func cancel(_ attempt: AttemptID) -> [WorkerAction] {
+    private mutating func objection(to terms: AttemptTerms, tokens: [TokenID]) -> FailureCode? {
+        let neededTokens = tokens.count + terms.maximumNewTokens
+        guard !tokens.isEmpty, terms.maximumNewTokens >= 1, terms.outputTokens < tokens.count,
+            reservations[terms.attempt] == nil
+        else { return .invalid }
+        guard neededTokens <= min(limits.contextTokens, limits.kvCapacityTokens) else {
+            return .tooLong
+        }
+        guard reservations.count < limits.decodeSequences,
+            reservedTokens + otherTokens + neededTokens <= limits.kvCapacityTokens
+        else {
+            hasRefused = true
+            return .noKVRoom
+        }
+        return nil
+    }
+
+    /// Calls the gateways if one was turned away: room was freed.
+    mutating func callFreeRoom() -> [WorkerAction] {
+        guard hasRefused, !isClosed else { return [] }
+        hasRefused = !reservations.isEmpty || otherTokens > 0
+        return [.broadcast(.kvRoomOpen(KVRoomOpen(freeKVBytes: freeKVBytes)))]
+    }
+
+    mutating func cancel(_ attempt: AttemptID) -> [WorkerAction] {
         close(attempt, transferAnswer: .cancelled)
     }
 
     /// A gateway's connection is gone: nobody reads the results of its requests.
-    package mutating func lost(_ gateway: LinkID) -> [WorkerAction] {
+    mutating func lost(_ gateway: LinkID) -> [WorkerAction] {
         attemptsInOrder { $0.gateway == gateway }
             .flatMap { close($0, transferAnswer: .cancelled) }
     }
 
-    /// Takes no new work, and keeps nothing for later.
-    package mutating func drain() -> [WorkerAction] {
-        isDraining = true
-        return kept.removeAll().map { .cancelSequence($0) }
-    }
-
     // MARK: Engine
 
-    package mutating func sampled(
-        _ sequence: SequenceID, _ token: TokenOutput, finish: FinishReason?
+    mutating func sampled(
+        _ sequence: SequenceID, _ token: TokenOutput, finish: FinishReason?, room: inout KVRoom
     ) -> [WorkerAction] {
         guard let attempt = attempts[sequence], var reservation = reservations[attempt] else {
             return []
         }
         var tokens = [token]
-        var firstIndex = reservation.terms.outputTokens + 1 + reservation.sampled.count
+        var firstIndex = reservation.terms.outputTokens + reservation.sampled.count
+        if !reservation.isLocal { firstIndex += 1 }
         if let first = reservation.firstToken {
             tokens.insert(first, at: 0)
             firstIndex -= 1
@@ -167,22 +181,17 @@ package struct DecodeMachine: Sendable {
             attempt: attempt, firstIndex: firstIndex, tokens: tokens, finish: finish)
         var actions: [WorkerAction] =
             isWanted ? [.send(.tokenBatch(batch), to: reservation.gateway)] : []
+        guard finish != nil else { return actions }
+        actions += free(attempt)
         // What is not wanted any more is already being cancelled, and so freed.
-        if finish != nil { actions += free(attempt) + (isWanted ? keep(reservation) : []) }
+        if isWanted, limits.keptSequences > 0 {
+            actions += room.keep(
+                sequence, tokens: reservation.knownTokens, begunWith: reservation.hit)
+        }
         return actions
     }
 
-    /// Keeps the KV of a sequence that the engine has retained.
-    private mutating func keep(_ reservation: Reservation) -> [WorkerAction] {
-        guard limits.keptSequences > 0 else { return [] }
-        let leaving =
-            isDraining
-            ? [reservation.sequence]
-            : kept.keep(reservation.sequence, tokens: reservation.knownTokens)
-        return leaving.map { .cancelSequence($0) }
-    }
-
-    package mutating func failed(
+    mutating func failed(
         _ sequence: SequenceID, _ error: EngineError
     ) -> [WorkerAction] {
         guard let attempt = attempts[sequence], let reservation = reservations[attempt] else {
@@ -198,7 +207,7 @@ package struct DecodeMachine: Sendable {
         return actions + free(attempt)
     }
 
-    package mutating func cancelled(_ sequence: SequenceID) -> [WorkerAction] {
+    mutating func cancelled(_ sequence: SequenceID) -> [WorkerAction] {
         guard let attempt = attempts[sequence], let reservation = reservations[attempt] else {
             return []
         }
@@ -206,14 +215,12 @@ package struct DecodeMachine: Sendable {
     }
 
     /// The engine can't go on: nothing is in it any more.
-    package mutating func engineLost(_ error: EngineError) -> [WorkerAction] {
-        isDraining = true
-        _ = kept.removeAll()
-        return attemptsInOrder { _ in true }
+    mutating func engineLost(_ error: EngineError) -> [WorkerAction] {
+        attemptsInOrder { _ in true }
             .flatMap { attempt in reservations[attempt].map { failed($0.sequence, error) } ?? [] }
     }
 
-    package func attempt(of sequence: SequenceID) -> AttemptID? { attempts[sequence] }
+    func attempt(of sequence: SequenceID) -> AttemptID? { attempts[sequence] }
 
     // MARK: Helpers
 
@@ -257,7 +264,7 @@ package struct DecodeMachine: Sendable {
             }
             actions.append(.dropChunks(attempt))
         }
-        guard reservation.assembly.isWithEngine else { return actions + free(attempt) }
+        guard reservation.isWithEngine else { return actions + free(attempt) }
         reservations[attempt]?.stage = .closing
         return actions + [.cancelSequence(reservation.sequence)]
             + answers(landing.close(attempt))
@@ -267,13 +274,7 @@ package struct DecodeMachine: Sendable {
         guard let reservation = reservations.removeValue(forKey: attempt) else { return [] }
         attempts[reservation.sequence] = nil
         reservedTokens -= reservation.neededTokens
-        var actions = answers(landing.close(attempt))
-        if hasRefused, !isDraining {
-            hasRefused = !reservations.isEmpty
-            actions.append(.broadcast(.kvRoomOpen(KVRoomOpen(freeKVBytes: freeKVBytes))))
-        }
-        if isDraining, reservations.isEmpty { actions.append(.drained) }
-        return actions
+        return answers(landing.close(attempt)) + callFreeRoom()
     }
 
     /// Carries credit to the senders it belongs to.

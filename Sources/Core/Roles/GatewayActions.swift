@@ -1,4 +1,12 @@
+import ClusterRules
 package import ServingTypes
+
+/// What recognises a vocabulary: tokens of one mean nothing in another.
+package struct VocabularyID: Hashable, Sendable {
+    package let digest: [UInt8]
+
+    package init(digest: [UInt8]) { self.digest = digest }
+}
 
 /// A request as the gateway's machine sees it: tokens, not text.
 package struct GenerationJob: Sendable, Hashable {
@@ -7,6 +15,18 @@ package struct GenerationJob: Sendable, Hashable {
     package var promptTokens: [TokenID]
     package var maximumNewTokens: Int
     package var sampling: SamplingParameters
+    /// Name of the scenario it belongs to; its groups serve it.
+    package var scenario = ScenarioSpec.defaultName
+    /// Greater goes first; range 0…100.
+    package var priority = 50
+    /// Whose it is; requests of equal priority are served in turn between tenants.
+    package var tenant = ""
+    /// When the first token is due, counted from its arrival; nil: the placement deadline.
+    package var ttftLimit: Duration?
+    /// Whether it may start again on another revision of its model while nothing was delivered.
+    package var mayChangeRevision = true
+    /// That of its tokens, which only groups that are known to have it serve; nil: all do.
+    package var vocabulary: VocabularyID?
 
     package init(
         request: RequestID, modelName: String, promptTokens: [TokenID], maximumNewTokens: Int,
@@ -42,6 +62,8 @@ package enum GenerationFailure: Error, Hashable, Sendable {
 package enum GatewayAction: Hashable, Sendable {
     /// Send a message; with `tokens` as its payload if there are any.
     case send(ControlMessage, to: InstanceID, tokens: [TokenID]? = nil)
+    /// Its prompt is being computed; so many of its tokens need not be.
+    case started(RequestID, cachedTokens: Int)
     /// Hand tokens to the client, in order, each exactly once.
     case deliver(RequestID, [TokenOutput])
     case finish(RequestID, FinishReason)

@@ -1,76 +1,136 @@
+import Scheduling
 import ServingTypes
 
 /// One request on its way through the gateway.
 ///
-///     waiting ─reserve▶ reserving ─granted▶ holding ─offer▶ offering ─accepted▶ placed ─▶ ended
-///        ▲─────refused──────┘                  ▲───rejected───┘                    │
-///        └──────────────── a worker or a transfer is lost: next attempt ───────────┘
+///     early  reserve ─granted▶ offer ─accepted▶ placed ─▶ ended
+///     late   offer ─accepted▶ first token ─▶ reserve ─granted▶ placed ─▶ ended
+///
+/// A refusal or rejection goes back to waiting for the same thing; a lost worker or transfer means
+/// the next attempt.
 struct GatewayFlight: Sendable {
-    enum Stage: Hashable, Sendable {
-        /// No reservation yet.
-        case waiting
-        case reserving(since: MonotonicTime)
-        /// Reserved; every prefill-worker said no, or none is there.
-        case holding
-        case offering(InstanceID, since: MonotonicTime)
-        /// A prefill-worker has it; the rest comes by itself.
-        case placed(InstanceID)
-        /// The client has its last word.
-        case ended
+    /// The prefill of the current attempt.
+    enum Slot: Hashable, Sendable {
+        case none
+        case offered(InstanceID, since: MonotonicTime)
+        case accepted(InstanceID)
+    }
+
+    /// The place of its KV for decode.
+    enum Room: Hashable, Sendable {
+        case none
+        case asked(InstanceDescription, since: MonotonicTime)
+        case granted(InstanceDescription, ReservationSecret)
     }
 
     let job: GenerationJob
-    /// Number of its arrival; who came first is served first, also after a loss.
+    /// Of its prompt, for the question who holds its beginning.
+    let blocks: PrefixBlocks
+    /// Number of its arrival.
     let order: UInt64
     let arrived: MonotonicTime
+    /// When its first token is due by its own limit; decides its turn, also after a loss.
+    let due: MonotonicTime
     let endDeadline: MonotonicTime
-    private(set) var placementDeadline: MonotonicTime
+    /// Until then it may wait for what it needs next.
+    var placementDeadline: MonotonicTime
     private(set) var attempt: UInt32 = 1
-    var stage = Stage.waiting
-    /// The decode-worker that is asked for room, or has promised it.
-    var target: InstanceDescription?
-    var secret: ReservationSecret?
+    /// The group that serves it; nil while none can.
+    var group: GroupID?
+    /// Of the model that has read it; KV and tokens of others do not mix.
+    var fingerprint: ModelFingerprint?
+    var slot = Slot.none
+    var room = Room.none
     /// Leading tokens whose KV the decode-worker holds already.
     var heldTokens = 0
+    /// Prefill of this attempt began without a place for its KV.
+    var isLate = false
+    /// A worker does this attempt's work of another role, since none of that role is left.
+    var isFallback = false
+    /// It was looked at whether its decode-worker should compute the prompt itself.
+    var isDeflectionDecided = false
+    /// The decode-worker is to compute the prompt itself.
+    var isDeflected = false
+    /// The client has its last word.
+    var hasEnded = false
     /// Workers not asked until `askAgainAt`.
     var refused: Set<InstanceID> = []
     var askAgainAt: MonotonicTime
+    /// Not all workers were looked at; it asks again at `askAgainAt`.
+    var looksAgain = false
     /// Workers whose context is too short for it; never asked again.
     var tooLongFor: Set<InstanceID> = []
     /// Tokens handed to the client so far.
     private(set) var delivered: [TokenID] = []
+    /// How many of them the current attempt began with.
+    private(set) var deliveredBefore = 0
     /// Tokens that came before their predecessors, by index; bounded by the output limit.
     private var early: [Int: TokenOutput] = [:]
     private var endLength: Int?
     private var endReason: FinishReason?
     /// Whether the decode-worker has written: from then on the prefill-worker is not needed.
     private(set) var decodeHasWritten = false
+    var times = GatewayTimes()
 
-    init(job: GenerationJob, order: UInt64, now: MonotonicTime, limits: GatewayLimits) {
+    init(
+        job: GenerationJob, blocks: PrefixBlocks, order: UInt64, now: MonotonicTime,
+        limits: GatewayLimits
+    ) {
         self.job = job
+        self.blocks = blocks
         self.order = order
         arrived = now
         endDeadline = now + limits.requestDeadline
-        placementDeadline = min(endDeadline, now + limits.placementDeadline)
+        due = min(endDeadline, now + (job.ttftLimit ?? limits.placementDeadline))
+        placementDeadline = due
         askAgainAt = now
+    }
+
+    var demand: GatewayBoard.Demand {
+        GatewayBoard.Demand(scenario: job.scenario, modelName: job.modelName)
     }
 
     var attemptID: AttemptID { AttemptID(request: job.request, number: attempt) }
 
-    /// Prompt and output so far: what the next prefill reads.
-    var tokens: [TokenID] { job.promptTokens + delivered }
-
-    var remainingTokens: Int { job.maximumNewTokens - delivered.count }
+    /// Prompt and output of earlier attempts: what this attempt's prefill reads.
+    var tokens: [TokenID] {
+        deliveredBefore == 0 ? job.promptTokens : job.promptTokens + delivered[..<deliveredBefore]
+    }
 
     /// Tokens of KV the sequence may grow to.
     var neededTokens: Int { job.promptTokens.count + job.maximumNewTokens }
 
+    /// The decode-worker that is asked for room, or has promised it.
+    var target: InstanceDescription? {
+        switch room {
+        case .none: nil
+        case .asked(let description, _), .granted(let description, _): description
+        }
+    }
+
     var decode: InstanceID? { target?.instance }
 
     var prefill: InstanceID? {
-        switch stage {
-        case .offering(let instance, _), .placed(let instance): instance
-        case .waiting, .reserving, .holding, .ended: nil
+        switch slot {
+        case .none: nil
+        case .offered(let instance, _), .accepted(let instance): instance
+        }
+    }
+
+    /// No worker knows of this attempt.
+    var isUnbound: Bool { slot == .none && room == .none }
+
+    /// A worker of its attempt has sampled a token.
+    var hasToken: Bool { delivered.count > deliveredBefore }
+
+    /// What it waits for a worker to give.
+    var waitsFor: GatewayNeeds {
+        if hasEnded { return [] }
+        switch (slot, room) {
+        case (.none, .none): return isLate ? .prompts : .sequences
+        case (.none, .granted): return .prompts
+        case (.accepted, .none): return hasToken ? .sequences : []
+        default: return []
         }
     }
 
@@ -87,17 +147,21 @@ struct GatewayFlight: Sendable {
 
     func terms(now: MonotonicTime) -> AttemptTerms {
         AttemptTerms(
-            attempt: attemptID, outputTokens: delivered.count, maximumNewTokens: remainingTokens,
-            sampling: job.sampling, deadline: max(.milliseconds(1), endDeadline - now))
+            attempt: attemptID, outputTokens: deliveredBefore,
+            maximumNewTokens: job.maximumNewTokens - deliveredBefore, sampling: job.sampling,
+            deadline: max(.milliseconds(1), endDeadline - now))
     }
 
     /// Adds tokens by index and gives those whose turn it is; each index is given once.
-    mutating func receive(_ batch: TokenBatch, from instance: InstanceID) -> [TokenOutput] {
-        if instance == decode {
-            decodeHasWritten = true
-            // Its prefill-worker's word that it accepted may still be on its way.
-            if case .offering(let prefill, _) = stage { stage = .placed(prefill) }
+    mutating func receive(
+        _ batch: TokenBatch, from instance: InstanceID, now: MonotonicTime
+    ) -> [TokenOutput] {
+        // The worker's word that it accepted may still be on its way.
+        if case .offered(let prefill, let since) = slot, instance == prefill || instance == decode {
+            slot = .accepted(prefill)
+            times.accepted = since
         }
+        if instance == decode { decodeHasWritten = true }
         for (offset, token) in batch.tokens.enumerated() {
             let index = batch.firstIndex + offset
             if index >= delivered.count, index < job.maximumNewTokens { early[index] = token }
@@ -111,6 +175,7 @@ struct GatewayFlight: Sendable {
             delivered.append(token.token)
             ready.append(token)
         }
+        if !ready.isEmpty, times.firstToken == nil { times.firstToken = now }
         return ready
     }
 
@@ -121,12 +186,17 @@ struct GatewayFlight: Sendable {
         avoiding avoided: Set<InstanceID>, now: MonotonicTime, limits: GatewayLimits
     ) {
         attempt += 1
-        stage = .waiting
-        target = nil
-        secret = nil
+        slot = .none
+        room = .none
         heldTokens = 0
+        isLate = false
+        isFallback = false
+        isDeflectionDecided = false
+        isDeflected = false
         refused = avoided
         askAgainAt = now + limits.askAgainInterval
+        looksAgain = false
+        deliveredBefore = delivered.count
         early = [:]
         endLength = nil
         endReason = nil
@@ -135,42 +205,15 @@ struct GatewayFlight: Sendable {
     }
 }
 
-/// Where one request shows up in the gateway's lists.
-struct GatewayFootprint: Hashable, Sendable {
-    /// The role it waits for a worker of.
-    var waitsFor: Role?
-    /// The next moment at which its deadlines matter.
-    var timer: MonotonicTime
-    /// The prefill-worker that works for it.
-    var prefill: InstanceID?
-    /// The decode-worker that keeps room for it, or is asked to.
-    var decode: InstanceID?
-    /// The worker whose answer it waits for.
-    var asked: InstanceID?
-    var isPlaced: Bool
-
-    init(_ flight: GatewayFlight, limits: GatewayLimits) {
-        decode = flight.decode
-        prefill = flight.prefill.flatMap { flight.needs($0) ? $0 : nil }
-        isPlaced = false
-        switch flight.stage {
-        case .waiting:
-            waitsFor = .decodeWorker
-            timer = min(flight.placementDeadline, flight.endDeadline)
-        case .reserving(let since):
-            timer = since + limits.answerDeadline
-            asked = flight.decode
-        case .holding:
-            waitsFor = .prefillWorker
-            timer = min(flight.placementDeadline, flight.endDeadline)
-        case .offering(let instance, let since):
-            timer = since + limits.answerDeadline
-            asked = instance
-        case .placed, .ended:
-            isPlaced = true
-            timer = flight.endDeadline
-        }
-        timer = min(timer, flight.endDeadline)
-        if waitsFor != nil, !flight.refused.isEmpty { timer = min(timer, flight.askAgainAt) }
-    }
+/// When the steps of a request happened that its traffic report needs.
+struct GatewayTimes: Sendable {
+    /// The offer that led to the first token was accepted.
+    var accepted: MonotonicTime?
+    var firstToken: MonotonicTime?
+    /// Leading tokens of the prompt that need not be computed.
+    var cachedTokens = 0
+    /// The shell was told that it has started.
+    var isStarted = false
+    /// Its group's report counts it as arrived.
+    var isCounted = false
 }

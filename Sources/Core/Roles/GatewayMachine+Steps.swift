@@ -8,246 +8,209 @@ extension GatewayMachine {
         if now >= flight.endDeadline {
             return fail(&flight, .deadline(limits.requestDeadline))
         }
-        switch flight.stage {
-        case .placed, .ended:
-            return []
-        case .reserving(let since), .offering(_, let since):
-            guard now - since >= limits.answerDeadline,
-                let silent = flight.prefill ?? flight.decode
-            else { return [] }
-            board.limit(silent, to: 0, until: now + limits.answerDeadline)
-            return restart(
-                &flight, avoiding: [silent], reason: "\(silent) did not answer", now: now)
-        case .waiting, .holding:
-            if now >= flight.placementDeadline {
-                return fail(&flight, placementFailure(flight, now))
+        if let silent = silentWorker(flight, now: now) {
+            for need in GatewayNeed.allCases {
+                board.apply(.limit(0, until: now + limits.answerDeadline), to: silent, need)
             }
-            if now >= flight.askAgainAt { flight.refused = [] }
-            return advance(&flight, now: now)
+            return lost(silent, of: &flight, reason: "\(silent) did not answer", now: now)
         }
+        if now >= flight.askAgainAt {
+            flight.refused = []
+            flight.looksAgain = false
+        }
+        return advance(&flight, now: now)
+    }
+
+    /// The worker that should have answered by now.
+    private func silentWorker(_ flight: GatewayFlight, now: MonotonicTime) -> InstanceID? {
+        if case .asked(let target, let since) = flight.room {
+            return now - since >= limits.answerDeadline ? target.instance : nil
+        }
+        if case .offered(let instance, let since) = flight.slot {
+            return now - since >= limits.answerDeadline ? instance : nil
+        }
+        return nil
     }
 
     private func placementFailure(
         _ flight: GatewayFlight, _ now: MonotonicTime
     ) -> GenerationFailure {
-        for role in [Role.prefillWorker, .decodeWorker]
-        where !board.hasUsable(role, modelName: flight.job.modelName) {
-            return .noWorker(role)
+        let groups = board.groups(for: flight.demand).compactMap { board.groups[$0] }
+        guard !groups.contains(where: { $0.canServe(settings(of: flight.job.scenario)) }) else {
+            return .overloaded(waited: now - flight.arrived)
         }
-        return .overloaded(waited: now - flight.arrived)
+        let hasPrompts = groups.contains { $0.hasUsable(.prompts) }
+        return .noWorker(hasPrompts ? .decodeWorker : .prefillWorker)
     }
 
     // MARK: Forward
 
-    /// Takes the next step that needs no answer of others.
+    /// Takes the next step that needs no answer of others; whose time is over goes nowhere.
+    ///
+    /// - Parameter opening: position of the worker whose call woke it.
     mutating func advance(
-        _ flight: inout GatewayFlight, now: MonotonicTime
+        _ flight: inout GatewayFlight, now: MonotonicTime, opening: Int? = nil
     ) -> [GatewayAction] {
-        switch flight.stage {
-        case .waiting: reserve(&flight, now: now)
-        case .holding: offer(&flight, now: now)
-        case .reserving, .offering, .placed, .ended: []
+        guard !flight.waitsFor.isEmpty else { return [] }
+        guard now < flight.placementDeadline else {
+            if flight.slot == .none { counts.expired += 1 }
+            return fail(&flight, placementFailure(flight, now))
         }
+        if flight.isUnbound {
+            let failure = assign(&flight)
+            noteArrival(of: &flight)
+            if let failure { return fail(&flight, failure) }
+        }
+        guard let group = flight.group else { return [] }
+        guard board.groups[group] != nil else {
+            return restart(
+                &flight, avoiding: [], reason: "its group \(group) is no more", now: now)
+        }
+        switch (flight.slot, flight.room) {
+        case (.none, .none): return begin(&flight, in: group, now: now, opening: opening)
+        case (.none, .granted(let target, let secret)):
+            return offer(&flight, target, secret, in: group, now: now, opening: opening)
+        default: return reserve(&flight, in: group, now: now, opening: opening)
+        }
+    }
+
+    private mutating func noteArrival(of flight: inout GatewayFlight) {
+        guard flight.group != nil, !flight.times.isCounted else { return }
+        flight.times.isCounted = true
+        traffic.note(flight) { $0.arrived += 1 }
+    }
+
+    private mutating func begin(
+        _ flight: inout GatewayFlight, in group: GroupID, now: MonotonicTime, opening: Int?
+    ) -> [GatewayAction] {
+        let isWhole = board.hasUsable(.prompts, in: group) && board.hasUsable(.sequences, in: group)
+        flight.isLate = settings(of: flight.job.scenario).isLate && isWhole
+        if !flight.isLate {
+            let actions = reserve(&flight, in: group, now: now, opening: opening)
+            guard flight.isUnbound, !flight.hasEnded, limits.beginsWithoutRoom, isWhole else {
+                return actions
+            }
+            flight.isLate = true
+        }
+        let chosen = choose(.prompts, of: group, for: &flight, opening: opening, now: now)
+        let actions = sendOffer(&flight, nil, to: chosen, in: group, now: now)
+        // Whoever may begin either way looks for room first the next time, too.
+        if flight.isUnbound, limits.beginsWithoutRoom { flight.isLate = false }
+        return actions
     }
 
     private mutating func reserve(
-        _ flight: inout GatewayFlight, now: MonotonicTime
+        _ flight: inout GatewayFlight, in group: GroupID, now: MonotonicTime, opening: Int?
     ) -> [GatewayAction] {
-        guard let chosen = chosen(.decodeWorker, for: flight),
-            let target = board[chosen]?.description
-        else { return failIfTooLong(&flight) }
-        flight.target = target
-        flight.stage = .reserving(since: now)
-        board.spend(flight.neededTokens, of: chosen)
-        let message = ControlMessage.reserveKV(ReserveKV(terms: flight.terms(now: now)))
-        return [.send(message, to: chosen, tokens: flight.tokens)]
+        let isFallback = !board.hasUsable(.sequences, in: group)
+        if isFallback {
+            guard settings(of: flight.job.scenario).prefillOnlyFallback else { return [] }
+            guard flight.slot == .none else {
+                return restart(
+                    &flight, avoiding: [], reason: "no decode-worker is left to take its KV",
+                    now: now)
+            }
+        }
+        let list: GatewayGroup.List = isFallback ? .fallback : .sequences
+        guard let chosen = choose(list, of: group, for: &flight, opening: opening, now: now) else {
+            return failIfTooLong(&flight, in: group, now: now)
+        }
+        let target = board.workers[chosen].description
+        flight.room = .asked(target, since: now)
+        flight.isFallback = isFallback
+        board.apply(
+            .spend(flight.neededTokens, until: now + limits.askAgainInterval),
+            to: chosen, .sequences)
+        let message = ReserveKV(terms: flight.terms(now: now), isFallback: isFallback)
+        return [.send(.reserveKV(message), to: target.instance, tokens: flight.tokens)]
     }
 
     private mutating func offer(
-        _ flight: inout GatewayFlight, now: MonotonicTime
+        _ flight: inout GatewayFlight, _ target: InstanceDescription, _ secret: ReservationSecret,
+        in group: GroupID, now: MonotonicTime, opening: Int?
     ) -> [GatewayAction] {
-        guard let target = flight.target, let secret = flight.secret else {
-            preconditionFailure("who holds a reservation knows where")
-        }
-        guard let chosen = chosen(.prefillWorker, for: flight) else {
-            return failIfTooLong(&flight)
-        }
-        flight.stage = .offering(chosen, since: now)
-        board.spend(1, of: chosen)
-        let offer = PrefillOffer(
-            terms: flight.terms(now: now), decodeInstance: target.instance,
-            decodeBulkAddress: target.bulkAddress, secret: secret,
+        let place = KVTarget(
+            instance: target.instance, bulkAddress: target.bulkAddress, secret: secret,
             heldTokens: flight.heldTokens)
-        return [.send(.prefillOffer(offer), to: chosen, tokens: flight.tokens)]
-    }
-
-    private mutating func failIfTooLong(_ flight: inout GatewayFlight) -> [GatewayAction] {
-        for role in [Role.prefillWorker, .decodeWorker] {
-            if let context = board.contextTooShort(role, for: flight) {
-                return fail(&flight, .tooLong(contextTokens: context))
-            }
+        let settings = settings(of: flight.job.scenario)
+        let isAlone = settings.decodeOnlyFallback && !board.hasUsable(.prompts, in: group)
+        if flight.isFallback || isAlone {
+            return offerLocally(&flight, place, isFallback: true, now: now)
         }
-        return []
-    }
-
-    // MARK: Answers
-
-    mutating func granted(
-        _ granted: ReservationGranted, from instance: InstanceID, now: MonotonicTime
-    ) -> [GatewayAction] {
-        answer(to: granted.attempt, from: instance) { machine, flight in
-            guard flight.decode == instance else { return nil }
-            guard case .reserving = flight.stage else { return [] }
-            flight.secret = granted.secret
-            flight.heldTokens = min(granted.heldTokens, flight.tokens.count)
-            flight.stage = .holding
-            return machine.advance(&flight, now: now)
+        let chosen = choose(.prompts, of: group, for: &flight, opening: opening, now: now)
+        if settings.deflects, !flight.isDeflectionDecided {
+            flight.isDeflectionDecided = true
+            flight.isDeflected = isSoonerLocally(
+                flight, target.instance, insteadOf: chosen, in: group)
         }
+        return flight.isDeflected
+            ? offerLocally(&flight, place, isFallback: false, now: now)
+            : sendOffer(&flight, place, to: chosen, in: group, now: now)
     }
 
-    mutating func refused(
-        _ refused: ReservationRefused, from instance: InstanceID, now: MonotonicTime
+    /// Asks the worker that keeps room to compute the prompt, too.
+    private mutating func offerLocally(
+        _ flight: inout GatewayFlight, _ place: KVTarget, isFallback: Bool, now: MonotonicTime
     ) -> [GatewayAction] {
-        notice(of: refused.attempt) { machine, flight in
-            guard case .reserving = flight.stage, let target = flight.target,
-                target.instance == instance
-            else { return [] }
-            flight.stage = .waiting
-            flight.target = nil
-            switch refused.code {
-            case .noKVRoom:
-                // Room for it, and still no: all sequences are taken.
-                let isFull = refused.freeBytes >= refused.neededBytes
-                machine.board.limit(
-                    instance,
-                    to: isFull ? 0 : refused.freeBytes / max(1, target.kvBytesPerToken),
-                    until: now + machine.limits.askAgainInterval)
-            case .draining:
-                machine.board.limit(
-                    instance, to: 0, until: now + machine.limits.askAgainInterval)
-            case .tooLong:
-                flight.tooLongFor.insert(instance)
-            default:
-                machine.avoid(instance, &flight, now: now)
-            }
-            return machine.advance(&flight, now: now)
-        }
+        guard !flight.refused.contains(place.instance),
+            let position = board.positions[place.instance]
+        else { return [] }
+        return sendOffer(&flight, place, to: position, isFallback: isFallback, now: now)
     }
 
-    mutating func accepted(
-        _ accepted: PrefillAccepted, from instance: InstanceID
+    private mutating func sendOffer(
+        _ flight: inout GatewayFlight, _ place: KVTarget?, to chosen: Int?,
+        in group: GroupID, now: MonotonicTime
     ) -> [GatewayAction] {
-        answer(to: accepted.attempt, from: instance) { _, flight in
-            guard flight.prefill == instance else { return nil }
-            flight.stage = .placed(instance)
-            return []
-        }
+        guard let chosen else { return failIfTooLong(&flight, in: group, now: now) }
+        return sendOffer(&flight, place, to: chosen, isFallback: false, now: now)
     }
 
-    mutating func rejected(
-        _ rejected: PrefillRejected, from instance: InstanceID, now: MonotonicTime
+    private mutating func sendOffer(
+        _ flight: inout GatewayFlight, _ place: KVTarget?, to position: Int, isFallback: Bool,
+        now: MonotonicTime
     ) -> [GatewayAction] {
-        notice(of: rejected.attempt) { machine, flight in
-            guard case .offering(instance, _) = flight.stage else { return [] }
-            flight.stage = .holding
-            switch rejected.code {
-            case .busy, .draining:
-                machine.board.limit(
-                    instance, to: 0, until: now + machine.limits.askAgainInterval)
-            case .tooLong:
-                flight.tooLongFor.insert(instance)
-            default:
-                machine.avoid(instance, &flight, now: now)
-            }
-            return machine.advance(&flight, now: now)
-        }
+        let instance = board.workers[position].description.instance
+        flight.slot = .offered(instance, since: now)
+        board.apply(.spend(1, until: now + limits.askAgainInterval), to: position, .prompts)
+        let offer = PrefillOffer(
+            terms: flight.terms(now: now), target: place, isFallback: isFallback)
+        return [.send(.prefillOffer(offer), to: instance, tokens: flight.tokens)]
     }
 
-    mutating func received(
-        _ batch: TokenBatch, from instance: InstanceID
+    /// Ends what no worker of its group is long enough for; another group may still be.
+    private mutating func failIfTooLong(
+        _ flight: inout GatewayFlight, in group: GroupID, now: MonotonicTime
     ) -> [GatewayAction] {
-        answer(to: batch.attempt, from: instance) { machine, flight in
-            guard flight.decode == instance || flight.prefill == instance else { return nil }
-            let request = flight.job.request
-            let ready = flight.receive(batch, from: instance)
-            var actions: [GatewayAction] = ready.isEmpty ? [] : [.deliver(request, ready)]
-            if let reason = flight.finish {
-                // The prefill-worker may end the request; then the reservation is not needed.
-                if flight.decode != instance { actions += machine.cancellations(of: flight) }
-                actions.append(.finish(request, reason))
-                flight.stage = .ended
-            }
-            return actions
-        }
-    }
-
-    mutating func failed(
-        _ failed: RequestFailed, from instance: InstanceID, now: MonotonicTime
-    ) -> [GatewayAction] {
-        notice(of: failed.attempt) { machine, flight in
-            guard flight.needs(instance) else { return [] }
-            // A failed transfer may be the fault of either side.
-            let suspects: Set<InstanceID> =
-                failed.code == .transfer
-                ? Set([flight.prefill, flight.decode].compactMap { $0 }) : [instance]
-            return machine.restart(
-                &flight, avoiding: suspects, reason: "\(instance): \(failed.reason)", now: now)
-        }
-    }
-
-    /// Applies an answer by which the worker goes on working for the attempt.
-    ///
-    /// If the request is gone, or on another attempt, or does not expect this answer (`body` gives
-    /// nil), the worker is told to stop, so it keeps nothing.
-    private mutating func answer(
-        to attempt: AttemptID, from instance: InstanceID,
-        _ body: (inout GatewayMachine, inout GatewayFlight) -> [GatewayAction]?
-    ) -> [GatewayAction] {
-        var isWanted = false
-        var actions: [GatewayAction] = []
-        if let request = currentRequest(attempt) {
-            actions = change(request) { machine, flight in
-                let actions = body(&machine, &flight)
-                isWanted = actions != nil
-                return actions ?? []
-            }
-        }
-        return isWanted
-            ? actions : [.send(.cancelRequest(CancelRequest(attempt: attempt)), to: instance)]
-    }
-
-    /// Applies an answer after which the worker keeps nothing of the attempt.
-    private mutating func notice(
-        of attempt: AttemptID,
-        _ body: (inout GatewayMachine, inout GatewayFlight) -> [GatewayAction]
-    ) -> [GatewayAction] {
-        currentRequest(attempt).map { change($0, body) } ?? []
-    }
-
-    // MARK: Calls
-
-    mutating func opened(
-        _ instance: InstanceID, freeSlots: Int, now: MonotonicTime
-    ) -> [GatewayAction] {
-        board.open(instance, to: freeSlots, until: now + limits.askAgainInterval)
-        return []
-    }
-
-    mutating func opened(
-        _ instance: InstanceID, freeBytes: Int, now: MonotonicTime
-    ) -> [GatewayAction] {
-        guard let worker = board[instance] else { return [] }
-        let bytesPerToken = max(1, worker.description.kvBytesPerToken)
-        let freeTokens = freeBytes / bytesPerToken
-        let isIdle = freeTokens >= worker.description.kvCapacityBytes / bytesPerToken
-        board.open(
-            instance, to: isIdle ? .max : freeTokens, until: now + limits.askAgainInterval)
-        return []
+        guard
+            let context = board.groups[group].flatMap({
+                board.contextTooShort(of: $0, for: flight)
+            })
+        else { return [] }
+        guard flight.isUnbound else { return fail(&flight, .tooLong(contextTokens: context)) }
+        flight.group = nil
+        return advance(&flight, now: now)
     }
 
     // MARK: Backward
 
-    private func avoid(
+    /// A worker that the request needs is gone or silent.
+    mutating func lost(
+        _ instance: InstanceID, of flight: inout GatewayFlight, reason: String, now: MonotonicTime
+    ) -> [GatewayAction] {
+        // Its prompt is computed and its KV kept: somebody else is asked for room.
+        if case .asked(let target, _) = flight.room, target.instance == instance,
+            case .accepted(let prefill) = flight.slot, prefill != instance
+        {
+            let cancellations = cancellations(of: flight, at: [instance])
+            flight.room = .none
+            avoid(instance, &flight, now: now)
+            return cancellations + advance(&flight, now: now)
+        }
+        return restart(&flight, avoiding: [instance], reason: reason, now: now)
+    }
+
+    func avoid(
         _ instance: InstanceID, _ flight: inout GatewayFlight, now: MonotonicTime
     ) {
         flight.refused.insert(instance)
@@ -270,11 +233,22 @@ extension GatewayMachine {
             + advance(&flight, now: now)
     }
 
-    private func fail(
+    mutating func fail(
         _ flight: inout GatewayFlight, _ failure: GenerationFailure
     ) -> [GatewayAction] {
         let cancellations = cancellations(of: flight)
-        flight.stage = .ended
+        flight.hasEnded = true
+        traffic.note(flight) { $0.failed += 1 }
         return cancellations + [.fail(flight.job.request, failure)]
+    }
+
+    func cancellations(
+        of flight: GatewayFlight, at workers: [InstanceID]? = nil
+    ) -> [GatewayAction] {
+        let message = ControlMessage.cancelRequest(CancelRequest(attempt: flight.attemptID))
+        let decode = flight.decode == flight.prefill ? nil : flight.decode
+        return (workers ?? [flight.prefill, decode].compactMap { $0 })
+            .filter { board.isConnected($0) }
+            .map { .send(message, to: $0) }
     }
 }

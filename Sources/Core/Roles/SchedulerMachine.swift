@@ -1,38 +1,16 @@
+package import ClusterRules
+package import Grouping
 package import ServingTypes
 
-/// Every bound of the scheduler's decisions.
-package struct SchedulerLimits: Sendable, Hashable {
-    /// Time without a heartbeat after which a worker leaves the view.
-    package var lease: Duration = .seconds(3)
-    /// Time between two views that differ in readings only; other changes are pushed at once.
-    package var readingsInterval: Duration = .milliseconds(500)
-    /// Time between two ticks from which on this process was away itself; the silence of others is
-    /// not held against them then.
-    package var ownPause: Duration = .seconds(1)
-    /// Workers in one cluster.
-    package var maximumInstances = 4096
-    /// Hosts whose readings are kept.
-    package var maximumHosts = 4096
-
-    package init() {}
-}
-
-/// What the scheduler's shell has to do.
-package enum SchedulerAction: Hashable, Sendable {
-    case push(GroupView, to: [LinkID])
-    case answer(ControlMessage, to: LinkID)
-    /// Say why and close the connection.
-    case refuse(Refusal, LinkID)
-    /// For the log: a worker changed its state.
-    case changed(InstanceID, InstanceState?, reason: String)
-}
-
-/// The scheduler's decisions: who is a member and who hears of it.
+/// The scheduler's decisions: who is a member, what each is used for, and who hears of it.
 ///
 /// A worker is `suspect` as soon as its connection is gone, so gateways stop choosing it, and
 /// leaves the view when its lease has run out. It is never asked per request.
+///
+/// Roles and groups come from a `GroupController`. What it takes from a worker is pushed first,
+/// then the worker is told; what it gives is pushed once the worker has said that it does it.
 package struct SchedulerMachine: Sendable {
-    private struct Member: Sendable {
+    struct Member: Sendable {
         var description: InstanceDescription
         var status: InstanceStatus
         /// Nil while it is not connected.
@@ -41,37 +19,81 @@ package struct SchedulerMachine: Sendable {
         /// What a health-agent says against it, and when that is forgotten unless it is repeated.
         var complaint: String?
         var complaintEnd = MonotonicTime.start
+        /// Recognises its entry among the deadlines.
+        let ticket: UInt64
+        /// As the view shows it.
+        var role = ServingRole.spare
+        var group: GroupID?
+        /// The last assignment of this life, and since when it is to be in that role.
+        var order: Assign?
+        var orderedAt = MonotonicTime.start
+        var hasTakenUp = true
     }
 
-    private let limits: SchedulerLimits
-    private let epoch: UInt64
-    private var version: UInt64 = 0
-    private var members: [InstanceID: Member] = [:]
+    private struct Deadline: Sendable {
+        var instance: InstanceID
+        var ticket: UInt64
+    }
+
+    /// What has changed since the last push.
+    enum News: Int, Comparable {
+        case none, readings, members
+
+        static func < (left: News, right: News) -> Bool { left.rawValue < right.rawValue }
+    }
+
+    let limits: SchedulerLimits
+    var groups: GroupController
+    var shown: SchedulerView
+    var members: [InstanceID: Member] = [:]
+    /// The members' names in order.
+    var roster: [InstanceID] = []
     private var instances: [LinkID: InstanceID] = [:]
-    private var subscribers: Set<LinkID> = []
-    private var gateways: [LinkID: InstanceID] = [:]
+    private var deadlines = DeadlineBuckets<Deadline>()
+    private var tickets: UInt64 = 0
+    /// Of all members, in order of their links.
+    var subscribers: [LinkID] = []
+    var hostSubscribers: [String: [LinkID: UInt64]] = [:]
+    private var subscribedHosts: [LinkID: String] = [:]
+    var gateways: [LinkID: InstanceID] = [:]
     private var hosts: [String: HealthReport] = [:]
     private var agents: [LinkID: String] = [:]
-    private var pushed: GroupView
-    private var lastPush: MonotonicTime = .start
     private var lastTick: MonotonicTime?
-    /// What has changed since the last push.
-    private var news = News.none
 
-    private enum News: Int { case none, readings, members }
+    // What `conclude` works with.
+    var dirty: Set<InstanceID> = []
+    var news = News.none
+    var isDecisionDue = true
+    var lastPush = MonotonicTime.start
+    var lastChange: MonotonicTime?
+    var nextDecision: MonotonicTime?
+    var quickUntil = MonotonicTime.start
+    var clock: WallClock
+    var wanted: [WantedInstances] = []
+    private var rules = ClusterRules(text: "")
+    /// Members looked at so far: what the work of this machine grows with.
+    package internal(set) var examinedMembers = 0
 
     /// - Parameter epoch: greater than that of every earlier scheduler of this cluster.
-    package init(limits: SchedulerLimits = SchedulerLimits(), epoch: UInt64) {
+    package init(
+        limits: SchedulerLimits = SchedulerLimits(), epoch: UInt64, clock: WallClock = WallClock()
+    ) {
         self.limits = limits
-        self.epoch = epoch
-        pushed = GroupView(epoch: epoch, version: 0, members: [])
+        self.clock = clock
+        groups = GroupController(limits: limits.groups)
+        shown = SchedulerView(epoch: epoch)
     }
 
     package var status: ClusterStatus {
         ClusterStatus(
-            view: currentView, hosts: hosts.values.sorted { $0.host.host < $1.host.host },
-            gateways: gateways.values.sorted())
+            view: shown.view, hosts: hosts.values.sorted { $0.host.host < $1.host.host },
+            gateways: gateways.values.sorted(), wanted: wanted,
+            decisions: groups.decisions.suffix(limits.shownDecisions),
+            upgrades: groups.upgradeLines)
     }
+
+    /// How many members of the view are in which state and role.
+    package var memberCounts: [MemberKind: Int] { shown.counts }
 
     // MARK: Events
 
@@ -87,21 +109,22 @@ package struct SchedulerMachine: Sendable {
                     .refuse(Refusal(code: .unknownRequest, reason: "register first"), link)
                 ]
             }
-            heard(heartbeat.status, from: instance, now: now)
-            return publish(now: now)
+            return heard(heartbeat.status, from: instance, now: now) + conclude(now: now)
         case .deregister(let leaving):
             guard let instance = instances.removeValue(forKey: link) else { return [] }
-            members[instance] = nil
-            news = .members
-            return [.changed(instance, nil, reason: leaving.reason)] + publish(now: now)
-        case .subscribe:
-            subscribers.insert(link)
-            if peer.role == .gateway { gateways[link] = peer.instance }
-            return [.push(pushed, to: [link])]
+            remove(instance)
+            return [.changed(instance, nil, reason: leaving.reason)] + conclude(now: now)
+        case .subscribe(let subscribe):
+            return self.subscribe(subscribe, peer: peer, link: link)
         case .healthReport(let report):
             return self.report(report, link: link, now: now)
+        case .trafficReport(let report):
+            if let gateway = gateways[link] { groups.record(report, from: gateway, now: now) }
+            return []
+        case .adminRequest(let request):
+            return command(request, by: peer.instance, on: link, now: now)
         case .clusterStatusRequest:
-            return [.answer(.clusterStatus(status), to: link)]
+            return status.pages().map { .answer(.clusterStatus($0), to: link) }
         case .ping(let ping):
             return [.answer(.pong(Pong(number: ping.number)), to: link)]
         default:
@@ -110,8 +133,10 @@ package struct SchedulerMachine: Sendable {
     }
 
     package mutating func closed(_ link: LinkID, now: MonotonicTime) -> [SchedulerAction] {
-        subscribers.remove(link)
-        gateways[link] = nil
+        unsubscribe(link)
+        if let gateway = gateways.removeValue(forKey: link), !gateways.values.contains(gateway) {
+            groups.forget(gateway: gateway)
+        }
         if let host = agents.removeValue(forKey: link), !agents.values.contains(host) {
             hosts[host] = nil
         }
@@ -119,48 +144,72 @@ package struct SchedulerMachine: Sendable {
             members[instance]?.link == link
         else { return [] }
         members[instance]?.link = nil
-        news = .members
+        note(instance)
         return [.changed(instance, .suspect, reason: "its connection is lost")]
-            + publish(now: now)
+            + conclude(now: now)
     }
 
-    /// Ends leases; called a few times a second.
-    package mutating func tick(now: MonotonicTime) -> [SchedulerAction] {
-        var actions: [SchedulerAction] = []
-        forgiveOwnPause(now: now)
-        let due = members.filter {
-            now >= $0.value.leaseEnd || $0.value.complaint != nil && now >= $0.value.complaintEnd
-        }
-        for (instance, member) in due.sorted(by: { $0.key < $1.key }) {
-            if now >= member.leaseEnd {
-                actions += endLease(of: instance, member)
-            } else {
-                members[instance]?.complaint = nil
-                news = .members
-                actions.append(
-                    .changed(instance, judge(member, complaint: nil).0, reason: "nobody complains"))
-            }
-        }
-        return actions + publish(now: now)
+    /// The cluster file was read: its scenarios apply from now on.
+    ///
+    /// - Parameter text: the file itself, for the gateways.
+    package mutating func rulesChanged(
+        _ spec: ClusterSpec, text: String, now: MonotonicTime
+    ) -> [SchedulerAction] {
+        groups.rulesChanged(spec)
+        isDecisionDue = true
+        rules = ClusterRules(text: text)
+        let links = gateways.keys.sorted { $0.value < $1.value }
+        return (links.isEmpty ? [] : [.rules(rules, to: links)]) + conclude(now: now)
     }
+
+    /// Ends leases and decides what is due; called a few times a second.
+    package mutating func tick(now: MonotonicTime, clock: WallClock) -> [SchedulerAction] {
+        self.clock = clock
+        forgiveOwnPause(now: now)
+        var actions: [SchedulerAction] = []
+        let due = deadlines.takeDue(now: now).sorted { $0.instance < $1.instance }
+        for deadline in due { actions += reach(deadline, now: now) }
+        return actions + conclude(now: now, isTick: true)
+    }
+
+    // MARK: Leases
 
     /// Heartbeats that came while this process did not run are still unread: nobody is late.
     private mutating func forgiveOwnPause(now: MonotonicTime) {
         defer { lastTick = now }
         guard let lastTick, now - lastTick >= limits.ownPause else { return }
         let pause = now - lastTick
-        for instance in members.keys {
+        for instance in roster {
             if let member = members[instance] {
                 members[instance]?.leaseEnd = min(member.leaseEnd + pause, now + limits.lease)
             }
         }
     }
 
+    /// Each member has one entry among the deadlines, never later than what it stands for.
+    private mutating func reach(_ deadline: Deadline, now: MonotonicTime) -> [SchedulerAction] {
+        let instance = deadline.instance
+        guard let member = members[instance], member.ticket == deadline.ticket else { return [] }
+        examinedMembers += 1
+        guard now < member.leaseEnd else { return endLease(of: instance, member) }
+        guard member.complaint != nil else {
+            deadlines.add(deadline, at: member.leaseEnd)
+            return []
+        }
+        guard now >= member.complaintEnd else {
+            deadlines.add(deadline, at: min(member.leaseEnd, member.complaintEnd))
+            return []
+        }
+        deadlines.add(deadline, at: member.leaseEnd)
+        members[instance]?.complaint = nil
+        note(instance)
+        return [.changed(instance, judge(member, complaint: nil).0, reason: "nobody complains")]
+    }
+
     private mutating func endLease(
         of instance: InstanceID, _ member: Member
     ) -> [SchedulerAction] {
-        members[instance] = nil
-        news = .members
+        remove(instance)
         let gone = SchedulerAction.changed(instance, nil, reason: "its lease has run out")
         guard let link = member.link else { return [gone] }
         instances[link] = nil
@@ -181,40 +230,96 @@ package struct SchedulerMachine: Sendable {
         guard instance == peer.instance, description.role == peer.role else {
             return refuse(.role, "the certificate is for \(peer)")
         }
-        var complaint: String?
-        var complaintEnd = now
-        if let known = members[instance] {
-            let isSameLife = known.description.incarnation == description.incarnation
+        let known = members[instance]
+        let isSameLife = known?.description.incarnation == description.incarnation
+        if let known {
             guard isSameLife || known.link == nil else {
                 return refuse(
                     .busy, "another process named \(instance) serves; give each its own name")
             }
             if let old = known.link { instances[old] = nil }
-            complaint = isSameLife ? known.complaint : nil
-            complaintEnd = known.complaintEnd
         } else if members.count >= limits.maximumInstances {
             return refuse(.busy, "the cluster has \(limits.maximumInstances) workers already")
         }
-        members[instance] = Member(
-            description: description, status: register.status, link: link,
-            leaseEnd: now + limits.lease, complaint: complaint, complaintEnd: complaintEnd)
+        var member =
+            known ?? newMember(description, register.status, leaseEnd: now + limits.lease)
+        member.description = description
+        member.link = link
+        if !isSameLife {
+            member.complaint = nil
+            member.order = nil
+            member.hasTakenUp = true
+        }
+        members[instance] = member
         instances[link] = instance
+        note(instance)
+        var actions = [
+            SchedulerAction.changed(
+                instance, judge(member, complaint: member.complaint).0, reason: "it registered")
+        ]
+        actions += heard(register.status, from: instance, now: now)
+        if let order = member.order, register.status.assignment < order.number {
+            // It may have been on its way when the old connection ended.
+            actions.append(.assign(instance, order, to: link))
+        }
+        return actions + conclude(now: now)
+    }
+
+    private mutating func newMember(
+        _ description: InstanceDescription, _ status: InstanceStatus, leaseEnd: MonotonicTime
+    ) -> Member {
+        tickets += 1
+        let instance = description.instance
+        deadlines.add(Deadline(instance: instance, ticket: tickets), at: leaseEnd)
+        roster.insert(instance, at: place(in: roster, of: instance))
+        return Member(
+            description: description, status: status, leaseEnd: leaseEnd, ticket: tickets)
+    }
+
+    private mutating func remove(_ instance: InstanceID) {
+        guard members.removeValue(forKey: instance) != nil else { return }
+        let index = place(in: roster, of: instance)
+        if index < roster.count, roster[index] == instance { roster.remove(at: index) }
+        note(instance)
+    }
+
+    private func place(in names: [InstanceID], of instance: InstanceID) -> Int {
+        var low = 0
+        var high = names.count
+        while low < high {
+            let middle = (low + high) / 2
+            if names[middle] < instance { low = middle + 1 } else { high = middle }
+        }
+        return low
+    }
+
+    /// A member has changed in more than its readings.
+    private mutating func note(_ instance: InstanceID) {
+        dirty.insert(instance)
         news = .members
-        let state = members[instance].map { judge($0, complaint: complaint).0 }
-        return [.changed(instance, state, reason: "it registered")] + publish(now: now)
+        isDecisionDue = true
     }
 
     private mutating func heard(
         _ status: InstanceStatus, from instance: InstanceID, now: MonotonicTime
-    ) {
-        guard let member = members[instance] else { return }
-        if member.status.isDraining != status.isDraining {
-            news = .members
-        } else if member.status != status, news == .none {
-            news = .readings
+    ) -> [SchedulerAction] {
+        guard let member = members[instance] else { return [] }
+        examinedMembers += 1
+        let old = member.status
+        if old.isDraining != status.isDraining {
+            note(instance)
+        } else if old != status {
+            dirty.insert(instance)
+            news = max(news, .readings)
         }
+        if old.role != status.role || old.assignment != status.assignment { isDecisionDue = true }
         members[instance]?.status = status
         members[instance]?.leaseEnd = now + limits.lease
+        guard let order = member.order, !member.hasTakenUp, status.role == order.role,
+            status.assignment == order.number
+        else { return [] }
+        members[instance]?.hasTakenUp = true
+        return [.tookUp(instance, order.role, after: now - member.orderedAt)]
     }
 
     private mutating func report(
@@ -229,58 +334,59 @@ package struct SchedulerMachine: Sendable {
             guard let member = members[finding.instance], member.description.host == host,
                 member.description.incarnation == finding.incarnation
             else { continue }
+            examinedMembers += 1
             let complaint = finding.isResponding ? nil : finding.reason
             members[finding.instance]?.complaintEnd = now + limits.lease
             guard complaint != member.complaint else { continue }
             members[finding.instance]?.complaint = complaint
             guard (complaint == nil) != (member.complaint == nil) else {
-                if news == .none { news = .readings }
+                dirty.insert(finding.instance)
+                news = max(news, .readings)
                 continue
             }
-            news = .members
+            note(finding.instance)
             actions.append(
                 .changed(
                     finding.instance, judge(member, complaint: complaint).0,
                     reason: complaint ?? "it answers again"))
         }
-        return actions + publish(now: now)
+        return actions + conclude(now: now)
     }
 
-    // MARK: View
-
-    private var currentView: GroupView {
-        let all = members.values.map { member in
-            let (state, reason) = judge(member, complaint: member.complaint)
-            return GroupMember(
-                description: member.description, state: state, status: member.status,
-                reason: reason)
-        }
-        return GroupView(
-            epoch: epoch, version: version,
-            members: all.sorted { $0.description.instance < $1.description.instance })
-    }
-
-    private func judge(_ member: Member, complaint: String?) -> (InstanceState, String) {
+    func judge(_ member: Member, complaint: String?) -> (InstanceState, String) {
         if let complaint { return (.down, complaint) }
         if member.link == nil { return (.suspect, "its connection to the scheduler is lost") }
         if member.status.isDraining { return (.draining, "it is leaving") }
         return (.serving, "")
     }
 
-    /// Pushes the view if there is news: at once, or for readings after a while.
-    ///
-    /// Readings that have to wait are pushed by a later tick.
-    private mutating func publish(now: MonotonicTime) -> [SchedulerAction] {
-        switch news {
-        case .none: return []
-        case .readings: guard now - lastPush >= limits.readingsInterval else { return [] }
-        case .members: break
+    // MARK: Subscribers
+
+    private mutating func subscribe(
+        _ subscribe: Subscribe, peer: PeerIdentity, link: LinkID
+    ) -> [SchedulerAction] {
+        unsubscribe(link)
+        guard subscribe.host.isEmpty else {
+            subscribedHosts[link] = subscribe.host
+            hostSubscribers[subscribe.host, default: [:]][link] = shown.view.version
+            return shown.view(ofHost: subscribe.host).pages().map { .push($0, to: [link]) }
         }
-        news = .none
-        lastPush = now
-        version += 1
-        pushed = currentView
-        guard !subscribers.isEmpty else { return [] }
-        return [.push(pushed, to: subscribers.sorted { $0.value < $1.value })]
+        let index = subscribers.firstIndex { $0.value > link.value } ?? subscribers.count
+        subscribers.insert(link, at: index)
+        var actions: [SchedulerAction] = []
+        if peer.role == .gateway {
+            gateways[link] = peer.instance
+            actions.append(.rules(rules, to: [link]))
+        }
+        return actions + shown.view.pages().map { .push($0, to: [link]) }
+    }
+
+    private mutating func unsubscribe(_ link: LinkID) {
+        if let host = subscribedHosts.removeValue(forKey: link) {
+            hostSubscribers[host]?[link] = nil
+            if hostSubscribers[host]?.isEmpty == true { hostSubscribers[host] = nil }
+        } else {
+            subscribers.removeAll { $0 == link }
+        }
     }
 }

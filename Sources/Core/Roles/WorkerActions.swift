@@ -12,8 +12,12 @@ package enum WorkerAction: Sendable, Hashable {
     case run(SequenceJob)
     /// Take the sequence out of the engine; the engine answers when its KV is free.
     case cancelSequence(SequenceID)
-    /// Make the first tokens of a kept sequence the beginning of another.
-    case adopt(SequenceID, from: SequenceID, tokens: Int)
+    /// Begin a sequence with the first tokens of a kept one, which stays.
+    case fork(SequenceID, from: SequenceID, tokens: Int)
+    /// Export what a sequence holds after its job has ended, from this token on.
+    case export(SequenceID, from: Int)
+    /// How long an iteration may take while sequences decode; nil: as long as it does.
+    case limitStep(Duration?)
 
     /// Prefill: offer the sequence's KV to the decode-worker.
     case openTransfer(TransferPlan)
@@ -28,6 +32,11 @@ package enum WorkerAction: Sendable, Hashable {
     case importChunks(SequenceID, AttemptID, tokenStarts: [Int])
     /// Decode: forget what has landed of the attempt and is not with the engine.
     case dropChunks(AttemptID)
+    /// An assignment is carried out: this is the role from now on. Tell the scheduler at once.
+    case roleChanged(ServingRole)
+    /// An assignment wants another model, and nothing is open any more: load this file, then call
+    /// `modelLoaded`.
+    case loadModel(String)
     /// Nothing is left to do and the worker is draining.
     case drained
 }

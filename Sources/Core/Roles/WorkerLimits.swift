@@ -18,8 +18,12 @@ package struct WorkerLimits: Sendable, Hashable {
     package var landingBytes = 512 << 20
     /// The same of one transfer, if its chunks are not larger.
     package var landingWindowBytes = 64 << 20
-    /// Ended sequences whose KV is kept for the next turn of a conversation.
+    /// Ended sequences whose KV is kept for prompts that begin alike.
     package var keptSequences = 0
+    /// Prompts begin with kept KV of a multiple of so many tokens.
+    package var prefixBlockTokens = 16
+    /// Prompts computed at once by the worker that will decode them.
+    package var localPrefills = 2
     package var handOver = KVHandOverLimits()
 
     package init(
@@ -31,6 +35,11 @@ package struct WorkerLimits: Sendable, Hashable {
         self.kvCapacityTokens = kvCapacityTokens
         self.contextTokens = contextTokens
         self.kvBytesPerToken = kvBytesPerToken
+    }
+
+    /// Sequences an engine may have open at once: running, and kept.
+    package var maximumOpenSequences: Int {
+        max(prefillSlots, decodeSequences) + keptSequences
     }
 
     /// Most raw bytes of a chunk of so many tokens.

@@ -7,56 +7,87 @@ package struct PlacementCandidate: Sendable, Hashable {
     package var openPromptTokens: Int
     /// KV bytes free by the last status, less what this gateway reserved since.
     package var freeKVBytes: Int
+    /// Requests this gateway has placed there that have not ended.
+    package var openRequests: Int
+    /// Tokens still to be computed there, of all gateways: the last report and what was placed
+    /// since.
+    package var pendingTokens: Int
+    /// Leading tokens of the prompt whose KV it is expected to hold.
+    package var hitTokens: Int
+    /// Measured rate of prefill; 0: unknown.
+    package var prefillTokensPerSecond: Double
+    /// Measured time of a decode step; 0: unknown.
+    package var decodeStepMilliseconds: Double
 
-    package init(instance: InstanceID, openPromptTokens: Int = 0, freeKVBytes: Int = 0) {
+    package init(
+        instance: InstanceID, openPromptTokens: Int = 0, freeKVBytes: Int = 0,
+        openRequests: Int = 0, pendingTokens: Int = 0, hitTokens: Int = 0,
+        prefillTokensPerSecond: Double = 0, decodeStepMilliseconds: Double = 0
+    ) {
         self.instance = instance
         self.openPromptTokens = openPromptTokens
         self.freeKVBytes = freeKVBytes
+        self.openRequests = openRequests
+        self.pendingTokens = pendingTokens
+        self.hitTokens = hitTokens
+        self.prefillTokensPerSecond = prefillTokensPerSecond
+        self.decodeStepMilliseconds = decodeStepMilliseconds
+    }
+}
+
+/// What of a request matters for its place.
+package struct PlacementRequest: Sendable, Hashable {
+    package var promptTokens: Int
+    /// KV bytes of the prompt and the longest answer on a decode-worker; 0: unknown.
+    package var neededKVBytes: Int
+
+    package init(promptTokens: Int = 0, neededKVBytes: Int = 0) {
+        self.promptTokens = promptTokens
+        self.neededKVBytes = neededKVBytes
     }
 }
 
 /// Decides which worker is asked next; it never has to be right, since a worker can say no.
+///
+/// Candidates come in the ascending order of their names. A choice looks at each of them once or
+/// twice, sorts nothing and allocates nothing.
 package protocol PlacementPolicy: Sendable {
     /// The prefill-worker to offer the prompt to; nil if there is none.
-    func prefillWorker(
-        among candidates: [PlacementCandidate], using generator: inout SeededGenerator
+    mutating func prefillWorker(
+        for request: PlacementRequest, among candidates: [PlacementCandidate],
+        using generator: inout SeededGenerator
     ) -> InstanceID?
 
     /// The decode-worker to ask for room; nil if there is none.
-    func decodeWorker(
-        among candidates: [PlacementCandidate], using generator: inout SeededGenerator
+    mutating func decodeWorker(
+        for request: PlacementRequest, among candidates: [PlacementCandidate],
+        using generator: inout SeededGenerator
     ) -> InstanceID?
 }
 
-/// P/D-Serve's on-demand forwarding: least own open work first, the next one after each rejection.
-///
-/// Decode: the one with more free KV of two drawn at random, which spreads load nearly as well as
-/// looking at all and keeps several gateways from choosing the same one (power of two choices).
-package struct OnDemandPlacement: PlacementPolicy {
-    package init() {}
-
-    package func prefillWorker(
-        among candidates: [PlacementCandidate], using generator: inout SeededGenerator
+extension [PlacementCandidate] {
+    /// The candidate of least cost; of equals each is as likely.
+    func least<Cost: Comparable>(
+        using generator: inout SeededGenerator, cost: (PlacementCandidate) -> Cost
     ) -> InstanceID? {
-        guard let least = candidates.lazy.map(\.openPromptTokens).min() else { return nil }
-        let equals = candidates.lazy.count { $0.openPromptTokens == least }
-        var choice = Int.random(in: 0..<equals, using: &generator)
-        for candidate in candidates where candidate.openPromptTokens == least {
-            if choice == 0 { return candidate.instance }
-            choice -= 1
+        guard var leastCost = first.map(cost) else { return nil }
+        var chosen = 0
+        var equals = 1
+        for index in indices.dropFirst() {
+            let next = cost(self[index])
+            if next < leastCost {
+                leastCost = next
+                chosen = index
+                equals = 1
+            } else if next == leastCost {
+                equals += 1
+            }
         }
-        return nil
-    }
-
-    package func decodeWorker(
-        among candidates: [PlacementCandidate], using generator: inout SeededGenerator
-    ) -> InstanceID? {
-        guard candidates.count > 1 else { return candidates.first?.instance }
-        let first = Int.random(in: candidates.indices, using: &generator)
-        // One of the others, each as likely.
-        var second = Int.random(in: 0..<candidates.count - 1, using: &generator)
-        if second >= first { second += 1 }
-        return candidates[first].freeKVBytes >= candidates[second].freeKVBytes
-            ? candidates[first].instance : candidates[second].instance
+        var passed = Int.random(in: 0..<equals, using: &generator)
+        while passed > 0 {
+            chosen += 1
+            if cost(self[chosen]) == leastCost { passed -= 1 }
+        }
+        return self[chosen].instance
     }
 }

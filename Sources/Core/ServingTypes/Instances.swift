@@ -121,12 +121,19 @@ package struct InstanceDescription: Hashable, Sendable {
     package var decodeSequences: Int
     /// Name of the engine and its device, for people.
     package var device: String
+    /// What it does until the scheduler assigns something else.
+    package var initialRole: ServingRole
+    /// The scenario it is meant for; empty: any that its model serves.
+    package var scenario: String
+    /// The model file it has loaded, as a path on its host.
+    package var modelPath: String
 
     package init(
         instance: InstanceID, role: Role, incarnation: UInt64, host: String,
         controlAddress: NetworkAddress, bulkAddress: NetworkAddress, modelName: String,
         fingerprint: ModelFingerprint, contextTokens: Int, kvBytesPerToken: Int,
-        kvCapacityBytes: Int, prefillSlots: Int, decodeSequences: Int, device: String
+        kvCapacityBytes: Int, prefillSlots: Int, decodeSequences: Int, device: String,
+        initialRole: ServingRole? = nil, scenario: String = "", modelPath: String = ""
     ) {
         self.instance = instance
         self.role = role
@@ -142,6 +149,9 @@ package struct InstanceDescription: Hashable, Sendable {
         self.prefillSlots = prefillSlots
         self.decodeSequences = decodeSequences
         self.device = device
+        self.initialRole = initialRole ?? ServingRole(usualFor: role)
+        self.scenario = scenario
+        self.modelPath = modelPath
     }
 }
 
@@ -158,6 +168,16 @@ package struct InstanceStatus: Hashable, Sendable {
     package var stepAgeMilliseconds: UInt64 = 0
     /// Takes no new work and leaves when its work is done.
     package var isDraining = false
+    /// What it does now; stays the old role until the last work of that role has ended.
+    package var role = ServingRole.spare
+    /// Number of the last assignment it has carried out; 0 before the first.
+    package var assignment: UInt64 = 0
+    /// Prompts it computes itself although it decodes, and the other way round.
+    package var localPrefills = 0
+    /// Measured rate of prefill; 0 until something was measured.
+    package var prefillTokensPerSecond: Double = 0
+    /// Measured time of an iteration in which sequences decode; 0 until something was measured.
+    package var decodeStepMilliseconds: Double = 0
 
     package init() {}
 }
@@ -189,43 +209,21 @@ package struct GroupMember: Hashable, Sendable {
     package var status: InstanceStatus
     /// Why the state is not `serving`; empty otherwise.
     package var reason: String
+    /// What gateways may use it for now; `spare` while its role changes.
+    package var role: ServingRole
+    /// The group it belongs to; nil: it is a spare.
+    package var group: GroupID?
 
     package init(
         description: InstanceDescription, state: InstanceState, status: InstanceStatus,
-        reason: String = ""
+        reason: String = "", role: ServingRole? = nil, group: GroupID? = nil
     ) {
+        self.role = role ?? description.initialRole
+        self.group = group
         self.description = description
         self.state = state
         self.status = status
         self.reason = reason
-    }
-}
-
-/// The workers that serve, as pushed by the scheduler.
-///
-/// Ordered by (`epoch`, `version`): a receiver keeps the greater one.
-package struct GroupView: Hashable, Sendable {
-    /// Rises with each start of the scheduler.
-    package var epoch: UInt64
-    /// Rises with each change within an epoch.
-    package var version: UInt64
-    /// Sorted by instance.
-    package var members: [GroupMember]
-
-    package init(epoch: UInt64, version: UInt64, members: [GroupMember]) {
-        self.epoch = epoch
-        self.version = version
-        self.members = members
-    }
-
-    package static let empty = GroupView(epoch: 0, version: 0, members: [])
-
-    package func isNewer(than other: GroupView) -> Bool {
-        (epoch, version) > (other.epoch, other.version)
-    }
-
-    package subscript(instance: InstanceID) -> GroupMember? {
-        members.first { $0.description.instance == instance }
     }
 }
 

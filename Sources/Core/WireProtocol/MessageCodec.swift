@@ -26,11 +26,13 @@ package enum MessageCodec {
         return switch kind {
         case .hello, .refusal, .ping, .pong: try unsafe connection(reader)
         case .register, .heartbeat, .deregister, .subscribe, .groupView, .healthReport,
-            .clusterStatusRequest, .clusterStatus:
+            .groupViewChange, .assign, .clusterRules, .trafficReport:
             try unsafe membership(reader)
+        case .clusterStatusRequest, .clusterStatus, .adminRequest, .adminReply:
+            try unsafe administration(reader)
         case .reserveKV, .reservationGranted, .reservationRefused, .prefillOffer,
             .prefillAccepted, .prefillRejected, .slotsOpen, .kvRoomOpen, .tokenBatch,
-            .requestFailed, .cancelRequest:
+            .requestFailed, .cancelRequest, .placeKV:
             try unsafe request(reader)
         case .kvOffer, .kvGrant, .kvChunk, .kvEnd, .kvDone, .kvAbort, .kvMemory, .kvCredit,
             .kvResend:
@@ -81,12 +83,29 @@ package enum MessageCodec {
         case .groupView: .groupView(try unsafe reader.form(pdserve__wire__group_view__unpack))
         case .healthReport:
             .healthReport(try unsafe reader.form(pdserve__wire__health_report__unpack))
+        case .groupViewChange:
+            .groupViewChange(try unsafe reader.form(pdserve__wire__group_view_change__unpack))
+        case .assign: .assign(try unsafe reader.form(pdserve__wire__assign__unpack))
+        case .clusterRules:
+            .clusterRules(try unsafe reader.form(pdserve__wire__cluster_rules__unpack))
+        case .trafficReport:
+            .trafficReport(try unsafe reader.form(pdserve__wire__traffic_report__unpack))
+        default: preconditionFailure("not a message of membership")
+        }
+    }
+
+    private static func administration(_ reader: Reader) throws(WireError) -> ControlMessage {
+        switch unsafe reader.kind {
         case .clusterStatusRequest:
             .clusterStatusRequest(
                 try unsafe reader.form(pdserve__wire__cluster_status_request__unpack))
         case .clusterStatus:
             .clusterStatus(try unsafe reader.form(pdserve__wire__cluster_status__unpack))
-        default: preconditionFailure("not a message of membership")
+        case .adminRequest:
+            .adminRequest(try unsafe reader.form(pdserve__wire__admin_request__unpack))
+        case .adminReply:
+            .adminReply(try unsafe reader.form(pdserve__wire__admin_reply__unpack))
+        default: preconditionFailure("not a message of administration")
         }
     }
 
@@ -112,6 +131,7 @@ package enum MessageCodec {
             .requestFailed(try unsafe reader.form(pdserve__wire__request_failed__unpack))
         case .cancelRequest:
             .cancelRequest(try unsafe reader.form(pdserve__wire__cancel_request__unpack))
+        case .placeKV: .placeKV(try unsafe reader.form(pdserve__wire__place_kv__unpack))
         default: preconditionFailure("not a message of a request")
         }
     }

@@ -19,8 +19,36 @@ package enum WireLimits {
     package static let slots = 1 << 16
     /// Time left of a request, and ages.
     package static let durationMilliseconds = 24 * 3_600_000
+    /// Path of a model file on a worker's host.
+    package static let modelPathBytes = 1 << 10
+    /// The cluster file: what its message holds besides the field's own tag and length.
+    package static let rulesBytes = MessageKind.clusterRules.maximumControlBytes - 8
+    /// Answers to people; longer ones are cut.
+    package static let answerBytes = MessageKind.adminReply.maximumControlBytes - 16
+    /// Value of one argument of a person's request.
+    package static let argumentBytes = 2 << 10
+    /// Requests, tokens, or microseconds that a traffic report adds up: as a sum of times, 35
+    /// years.
+    package static let trafficSum = 1 << 50
+    /// Workers of one scenario.
+    package static let instances = 1 << 16
+    /// A group's share of its scenario's requests.
+    package static let weight = 1000
 
+    /// Members of one message.
+    ///
+    /// With texts of the usual length so many do not fit: views and changes travel in pages.
     package static let members = 4096
+    /// Readings of one message, and members that it removes.
+    package static let readings = 8192
+    /// Groups of one message; a traffic report of so many fits whatever their names.
+    package static let groups = 512
+    /// The latest decisions in a status.
+    package static let decisions = 256
+    /// Scenarios and roles in a status.
+    package static let wanted = 1024
+    package static let upgrades = 64
+    package static let arguments = 32
     package static let hosts = 1024
     package static let gateways = 1024
     package static let devices = 256

@@ -9,7 +9,8 @@ struct Benchmark: AsyncParsableCommand {
         abstract: "Measures what serving costs on this host, with processes of its own.",
         version: Product.version,
         subcommands: [
-            ServeCommand.self, GatewayCommand.self, HandOffCommand.self, KVCommand.self,
+            ServeCommand.self, GatewayCommand.self, HandOffCommand.self, ShiftCommand.self,
+            KVCommand.self, PoliciesCommand.self, SchedulerCommand.self, PlacementCommand.self,
             KVReceiverCommand.self,
         ])
 }

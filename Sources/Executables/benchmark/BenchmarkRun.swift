@@ -31,6 +31,27 @@ struct BenchmarkRun {
             modelPath: modelPath)
     }
 
+    /// The rules of a measurement: roles stay, and every prompt is handed over.
+    private static let rules = """
+        scenarios:
+          - name: default
+            ratio: as-started
+            deflection: false
+
+        """
+
+    /// Writes the rules of the cluster, unless the benchmark has its own.
+    static func withRules(_ settings: LocalCluster.Settings) throws -> LocalCluster.Settings {
+        guard settings.clusterFile == nil else { return settings }
+        try FileManager.default.createDirectory(
+            at: settings.folder, withIntermediateDirectories: true)
+        let file = settings.folder.appending(path: "rules.yaml")
+        try Data(rules.utf8).write(to: file)
+        var ruled = settings
+        ruled.clusterFile = file.path
+        return ruled
+    }
+
     /// Runs a measurement; on Ctrl-C or a failure reports what there is.
     func run(
         report: @escaping @Sendable () -> Report,

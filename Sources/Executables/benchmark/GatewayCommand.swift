@@ -48,7 +48,7 @@ struct GatewayCommand: AsyncParsableCommand {
             .prefillWorker: all + ["--prefill-slots", "\(Self.sequences)"],
             .decodeWorker: all + ["--decode-sequences", "\(Self.sequences)"],
         ]
-        let cluster = LocalCluster(settings: clusterSettings)
+        let cluster = LocalCluster(settings: try BenchmarkRun.withRules(clusterSettings))
         let measurement = GatewayMeasurement(
             settings: GatewayMeasurement.Settings(
                 rounds: rounds, connections: connections, newTokens: newTokens,

@@ -152,7 +152,7 @@ struct HandOffCommand: AsyncParsableCommand {
         var clusterSettings = BenchmarkRun.clusterSettings(modelPath: path)
         let all = ["--threads", "1", "--kv-tokens", "\(settings(path, []).kvTokens)"] + arguments
         clusterSettings.arguments = [.prefillWorker: all, .decodeWorker: all]
-        let cluster = LocalCluster(settings: clusterSettings)
+        let cluster = LocalCluster(settings: try BenchmarkRun.withRules(clusterSettings))
         try await BenchmarkRun(settings: clusterSettings, json: common.json).run(
             report: { measurement.report },
             {

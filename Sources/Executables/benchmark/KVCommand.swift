@@ -131,7 +131,7 @@ struct KVReceiverCommand: ParsableCommand {
     }
 }
 
-private func parseNumbers(_ text: String) throws -> [Int] {
+func parseNumbers(_ text: String) throws -> [Int] {
     try parseNames(text).map { part in
         guard let number = Int(part) else {
             throw ValidationError("'\(part)' is no whole number; write numbers as in 1,16,64.")

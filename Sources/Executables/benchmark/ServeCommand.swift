@@ -54,7 +54,7 @@ struct ServeCommand: AsyncParsableCommand {
         clusterSettings.arguments = [
             .prefillWorker: settings.prefillArguments, .decodeWorker: settings.decodeArguments,
         ]
-        let cluster = LocalCluster(settings: clusterSettings)
+        let cluster = LocalCluster(settings: try BenchmarkRun.withRules(clusterSettings))
         let measurement = ServeMeasurement(
             settings: settings, cluster: cluster, progress: showProgress)
         try await BenchmarkRun(settings: clusterSettings, json: common.json).run(

@@ -9,7 +9,8 @@ struct PDServe: AsyncParsableCommand {
         abstract: "Serves large language models with prefill and decode apart.",
         version: Product.version,
         subcommands: [
-            UpCommand.self, ChatCommand.self, StatusCommand.self, CertificatesCommand.self,
-            HealthcheckCommand.self,
+            UpCommand.self, ChatCommand.self, StatusCommand.self, WantedCommand.self,
+            AssignCommand.self, ScaleCommand.self, UpgradeCommand.self, CertificatesCommand.self,
+            HealthcheckCommand.self, CheckCommand.self, KeyCommand.self,
         ])
 }

@@ -1,53 +1,39 @@
 import ArgumentParser
 import Foundation
-import Logging
-import ServiceStart
 import ServingTypes
-import Transport
-import WireProtocol
 
 /// Shows what the scheduler knows.
 struct StatusCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "status", abstract: "Show the workers and hosts of a cluster.")
+        commandName: "status", abstract: "Show the workers, groups and hosts of a cluster.")
 
-    @Option(help: "Control address of the scheduler.")
-    var scheduler = "127.0.0.1:7400"
+    @OptionGroup var options: SchedulerOptions
 
-    @Option(help: "Folder with ca.pem, administrator.pem and administrator.key.")
-    var certificates: String
-
-    @Option(help: "Name of the cluster.")
-    var cluster = "pdserve"
+    @Flag(help: "Show the scheduler's latest decisions, with their reasons.")
+    var why = false
 
     func run() async throws {
-        guard let address = NetworkAddress(scheduler) else {
-            throw ValidationError("'\(scheduler)' is not an address like 127.0.0.1:7400.")
-        }
-        let status = try await ClusterStatusQuery(
-            scheduler: address, certificates: certificates, cluster: cluster
-        ).run()
-        show(status)
+        let status = try await options.query().status()
+        if why { showDecisions(status) } else { show(status) }
     }
 
     private func show(_ status: ClusterStatus) {
         print("view \(status.view.epoch).\(status.view.version)")
         print("gateways: \(status.gateways.map(\.name).joined(separator: ", "))")
+        showGroups(status)
         let rows = status.view.members.map { member in
             let worker = member.description
-            let now = member.status
             return [
-                worker.instance.name, worker.role.name, member.state.name, worker.modelName,
-                worker.controlAddress.description,
-                worker.role == .prefillWorker
-                    ? "\(now.freePrefillSlots)/\(worker.prefillSlots) slots free"
-                    : "\(now.runningSequences) running, "
-                        + "\(now.freeKVBytes >> 20)/\(worker.kvCapacityBytes >> 20) MiB KV free",
-                worker.device, member.reason,
+                worker.instance.name, role(of: member), member.state.name,
+                member.group?.name ?? "-", worker.modelName, worker.controlAddress.description,
+                load(of: member), worker.device, member.reason,
             ]
         }
-        let head = ["worker", "role", "state", "model", "address", "load", "device", "reason"]
+        let head = [
+            "worker", "role", "state", "group", "model", "address", "load", "device", "reason",
+        ]
         print(table([head] + rows))
+        for line in status.upgrades { print("upgrade: \(line)") }
         for report in status.hosts {
             let host = report.host
             print(
@@ -58,63 +44,87 @@ struct StatusCommand: AsyncParsableCommand {
         }
     }
 
-    private func table(_ rows: [[String]]) -> String {
-        let widths = (rows.first ?? []).indices.map { column in
-            rows.map { $0[column].count }.max() ?? 0
+    private func showGroups(_ status: ClusterStatus) {
+        guard !status.view.groups.isEmpty else { return }
+        let members = Dictionary(grouping: status.view.members, by: \.group)
+        let rows = status.view.groups.map { group in
+            let own = members[group.id] ?? []
+            let counts = ServingRole.allCases.compactMap { role in
+                let count = own.count { $0.role == role }
+                return count > 0 ? "\(count) \(role.name)" : nil
+            }
+            return [
+                group.id.name, group.scenario, group.state.name, "\(group.weight)",
+                group.modelName, counts.joined(separator: ", "),
+            ]
         }
-        return rows.map { row in
-            zip(row, widths).map { text, width in
-                text + String(repeating: " ", count: width - text.count)
-            }.joined(separator: "  ")
-        }.joined(separator: "\n")
+        print(table([["group", "scenario", "state", "weight", "model", "workers"]] + rows))
+        let wanted = status.wanted.map { wantedRow($0) }
+        if !wanted.isEmpty { print(table([wantedHead] + wanted)) }
+    }
+
+    /// What it is used for and, while that changes, what it still does.
+    private func role(of member: GroupMember) -> String {
+        guard member.role == .spare, member.group != nil else { return member.role.name }
+        return "spare, still \(member.status.role.name)"
+    }
+
+    private func load(of member: GroupMember) -> String {
+        let worker = member.description
+        let now = member.status
+        var parts: [String] = []
+        if member.role.takesPrompts {
+            parts.append("\(now.freePrefillSlots)/\(worker.prefillSlots) slots free")
+        }
+        if member.role.takesSequences {
+            parts.append("\(now.runningSequences) running")
+            parts.append("\(now.freeKVBytes >> 20)/\(worker.kvCapacityBytes >> 20) MiB KV free")
+        }
+        return parts.joined(separator: ", ")
+    }
+
+    private func showDecisions(_ status: ClusterStatus) {
+        guard !status.decisions.isEmpty else {
+            print("nothing was decided yet")
+            return
+        }
+        let now = UInt64(max(0, Date().timeIntervalSince1970 * 1000))
+        let rows = status.decisions.map { decision in
+            [
+                age(of: decision, now: now), decision.scenario, decision.action, decision.reason,
+            ]
+        }
+        print(table([["age", "scenario", "decision", "reason"]] + rows))
+    }
+
+    private func age(of decision: Decision, now: UInt64) -> String {
+        guard decision.unixMilliseconds > 0 else { return "-" }
+        let seconds = (max(now, decision.unixMilliseconds) - decision.unixMilliseconds) / 1000
+        switch seconds {
+        case ..<60: return "\(seconds) s"
+        case ..<3600: return "\(seconds / 60) min"
+        case ..<86_400: return "\(seconds / 3600) h \(seconds / 60 % 60) min"
+        default: return "\(seconds / 86_400) d \(seconds / 3600 % 24) h"
+        }
     }
 }
 
-/// Asks a scheduler once for all it knows.
-struct ClusterStatusQuery {
-    /// Time the scheduler has to answer.
-    static let deadline: Duration = .seconds(10)
+private let wantedHead = ["scenario", "role", "present", "wanted"]
 
-    let scheduler: NetworkAddress
-    let certificates: String
-    let cluster: String
+private func wantedRow(_ row: WantedInstances) -> [String] {
+    [row.scenario, row.role.name, "\(row.present)", "\(row.wanted)"]
+}
 
-    func run() async throws -> ClusterStatus {
-        let name = InstanceID(Role.administrator.name)
-        let authority = CertificateAuthority(folder: certificates)
-        let context = try TLSContext(TLSIdentity(authority.paths(of: name)))
-        let hello = Hello(
-            cluster: cluster, role: .administrator, instance: name,
-            incarnation: .random(in: 1 ... .max), productVersion: Product.version)
-        let client = try ControlClient(
-            address: scheduler, context: context, hello: hello,
-            expects: PeerExpectation(.scheduler), logger: Logger(label: "pdserve"))
-        return try await withThrowingTaskGroup(of: ClusterStatus?.self) { group in
-            let (answers, answer) = AsyncStream.makeStream(of: ClusterStatus.self)
-            group.addTask {
-                await client.run { session in
-                    session.post(.clusterStatusRequest(ClusterStatusRequest()))
-                    for try await frame in session.inbound {
-                        if case .clusterStatus(let status) = frame.message {
-                            answer.yield(status)
-                            return
-                        }
-                    }
-                }
-                return nil
-            }
-            group.addTask {
-                for await status in answers { return status }
-                return nil
-            }
-            group.addTask {
-                try await Task.sleep(for: Self.deadline)
-                throw ChatFailure(message: "no answer from \(scheduler) in \(Self.deadline)")
-            }
-            let status = try await group.next() ?? nil
-            group.cancelAll()
-            guard let status else { throw ChatFailure(message: "no answer from \(scheduler)") }
-            return status
-        }
+/// Shows how many workers there should be.
+struct WantedCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "wanted",
+        abstract: "Show how many workers each scenario has and should have.")
+
+    @OptionGroup var options: SchedulerOptions
+
+    func run() async throws {
+        let status = try await options.query().status()
+        print(table([wantedHead] + status.wanted.map { wantedRow($0) }))
     }
 }

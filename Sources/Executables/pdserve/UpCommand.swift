@@ -21,6 +21,9 @@ struct UpCommand: AsyncParsableCommand {
     @Option(help: "Number of decode-workers.")
     var decodeWorkers = 1
 
+    @Option(help: "YAML file with the cluster's scenarios.")
+    var clusterFile: String?
+
     @Option(help: "Address of the gateway's HTTP interface.")
     var http = "127.0.0.1:8080"
 
@@ -59,6 +62,7 @@ struct UpCommand: AsyncParsableCommand {
         settings.httpListen = http
         settings.prefillWorkers = prefillWorkers
         settings.decodeWorkers = decodeWorkers
+        settings.clusterFile = clusterFile.map { URL(fileURLWithPath: $0).path }
         let workers = max(1, prefillWorkers + decodeWorkers)
         let share = max(1, ProcessInfo.processInfo.activeProcessorCount / workers)
         let threads = ["--threads", "\(self.threads ?? share)"]

@@ -5,13 +5,17 @@ extension CompletionService {
     /// Adds OpenAI's paths.
     package func addRoutes(to routes: inout HTTPRoutes) {
         routes.add("POST", "/v1/chat/completions") { call in
-            HTTPReply(try await answer(call.body, endpoint: .chat))
+            HTTPReply(try await answer(call.body, endpoint: .chat, from: RequestSource(call)))
         }
         routes.add("POST", "/v1/completions") { call in
-            HTTPReply(try await answer(call.body, endpoint: .completion))
+            HTTPReply(
+                try await answer(call.body, endpoint: .completion, from: RequestSource(call)))
         }
-        routes.add("GET", "/v1/models") { _ in .json(ServedModel.listJSON(models)) }
+        routes.add("GET", "/v1/models") { call in
+            .json(ServedModel.listJSON(try models(for: RequestSource(call))))
+        }
         routes.add("GET", "/v1/models/*") { call in
+            let models = try models(for: RequestSource(call))
             guard let model = models.first(where: { $0.name == call.rest }) else {
                 throw APIError.modelNotFound(call.rest)
             }
@@ -22,9 +26,12 @@ extension CompletionService {
 
 extension HTTPReply {
     init(_ reply: CompletionService.Reply) {
-        switch reply {
-        case .complete(let json): self = .json(json)
-        case .events(let events): self = .events(events)
+        let headers = reply.headers.map { (name: $0.name, value: $0.value) }
+        switch reply.content {
+        case .complete(let json):
+            self = .json(json)
+            self.headers += headers
+        case .events(let events): self = .events(events, headers: headers)
         }
     }
 }

@@ -1,6 +1,7 @@
 package import ChatAPI
+import ClusterRules
 import Foundation
-package import InferenceEngine
+import InferenceEngine
 import Roles
 import ServingTypes
 import WireProtocol
@@ -8,61 +9,144 @@ import WireProtocol
 /// Answers completion requests: from JSON to tokens, through the cluster, and back to JSON.
 package struct CompletionService: Sendable {
     /// What the HTTP side sends back.
-    package enum Reply: Sendable {
-        case complete([UInt8])
-        /// Server-sent events; the client's leaving ends the stream and with it the request.
-        case events(AsyncStream<[UInt8]>)
+    package struct Reply: Sendable {
+        package enum Content: Sendable {
+            case complete([UInt8])
+            /// Server-sent events; the client's leaving ends the stream and with it the request.
+            case events(AsyncStream<[UInt8]>)
+        }
+
+        package var content: Content
+        package var headers: [APIHeader]
     }
 
     /// Output limit of `/v1/completions` when the client gives none; OpenAI's default.
     package static let defaultCompletionTokens = 16
 
     private let gateway: GatewayService
-    private let tokenizer: any Tokenizer
     private let startedSeconds: Int
 
-    package init(gateway: GatewayService, tokenizer: any Tokenizer) {
+    package init(gateway: GatewayService) {
         self.gateway = gateway
-        self.tokenizer = tokenizer
         startedSeconds = Int(Date().timeIntervalSince1970)
     }
 
-    package var models: [ServedModel] {
-        [ServedModel(name: tokenizer.modelName, createdSeconds: startedSeconds)]
+    /// That of the gateway's own model; a request's group may have another one.
+    private var tokenizer: any Tokenizer { gateway.vocabularies.own.tokenizer }
+
+    /// Names under which the workers serve this gateway's model now.
+    package func models(for source: RequestSource) throws(APIError) -> [ServedModel] {
+        try checkKey(of: source)
+        return gateway.modelNames(for: tokenizer.modelName).map {
+            ServedModel(name: $0, createdSeconds: startedSeconds)
+        }
     }
 
     package func answer(
-        _ body: [UInt8], endpoint: GenerationEndpoint
+        _ body: [UInt8], endpoint: GenerationEndpoint, from source: RequestSource
     ) async throws(APIError) -> Reply {
+        try checkKey(of: source)
         let request = try GenerationRequest(parsing: body, endpoint: endpoint)
-        if let model = request.model, model != tokenizer.modelName {
-            throw .modelNotFound(model)
-        }
+        try requireModel(request)
         var generator = SystemRandomNumberGenerator()
         let id = RequestID(using: &generator)
-        let plan = try plan(for: request, using: &generator)
+        var stops = request.stops
+        var prompts = try promptTokens(of: request, by: tokenizer, stops: &stops)
+        var admission = try authorize(request, prompts: prompts, source)
+        let speaker = gateway.speaker(scenario: admission.scenario.name)
+        if speaker.vocabulary != gateway.vocabularies.own.vocabulary {
+            stops = request.stops
+            prompts = try promptTokens(of: request, by: speaker.tokenizer, stops: &stops)
+        }
+        var plan = try plan(
+            for: request, by: speaker, prompts: prompts, stops: stops, using: &generator)
+        try plan.assign(to: admission, of: source, limit: gateway.access.ttftLimit)
+        let standing = try charge(&admission, for: plan, of: request)
         let writer = CompletionWriter(
             request: request, id: id, createdSeconds: Int(Date().timeIntervalSince1970),
             model: tokenizer.modelName)
         let generation = Generation(
-            gateway: gateway, tokenizer: tokenizer, plan: plan, writer: writer)
-        guard request.isStreamed else { return .complete(try await generation.response()) }
+            gateway: gateway, tokenizer: speaker.tokenizer, plan: plan, writer: writer,
+            admission: admission)
+        let headers = standing.headers
+        guard request.isStreamed else {
+            return Reply(content: .complete(try await generation.response()), headers: headers)
+        }
         try await generation.awaitStart()
-        return .events(
-            AsyncStream {
-                await generation.nextPiece()
-            } onCancel: { [gateway] in
-                for job in plan.jobs { gateway.cancel(job.request) }
-            })
+        let requests = plan.jobs.map(\.request)
+        let events = AsyncStream {
+            await generation.nextPiece()
+        } onCancel: { [gateway] in
+            for request in requests { gateway.cancel(request, isClientGone: true) }
+        }
+        return Reply(content: .events(events), headers: headers)
+    }
+
+    // MARK: Access
+
+    private func checkKey(of source: RequestSource) throws(APIError) {
+        do throws(AccessError) {
+            try gateway.access.checkKey(source.keyHash)
+        } catch {
+            gateway.metrics.refused(error)
+            throw APIError(error, nil)
+        }
+    }
+
+    /// Refuses unknown models before anything is tokenized.
+    private func requireModel(_ request: GenerationRequest) throws(APIError) {
+        guard let model = request.model, let spec = gateway.access.spec else { return }
+        let isKnown = spec.scenarios.contains { scenario in
+            let names = scenario.matchedModels
+            return names.isEmpty ? model == tokenizer.modelName : names.contains(model)
+        }
+        if !isKnown { throw .modelNotFound(model) }
+    }
+
+    private func authorize(
+        _ request: GenerationRequest, prompts: [[TokenID]], _ source: RequestSource
+    ) throws(APIError) -> Admission {
+        let traits = RequestTraits(
+            model: request.model ?? tokenizer.modelName, headers: source.headers,
+            promptTokens: prompts.map(\.count).max() ?? 0, text: request.beginning)
+        let admission: Admission
+        do throws(AccessError) {
+            admission = try gateway.access.authorize(traits, keyHash: source.keyHash)
+        } catch {
+            gateway.metrics.refused(error)
+            throw APIError(error, traits)
+        }
+        let served = admission.scenario.model
+        let isServed =
+            served.isEmpty
+            ? !admission.scenario.match.models.isEmpty || traits.model == tokenizer.modelName
+            : served == tokenizer.modelName
+        guard isServed else { throw .modelNotFound(traits.model) }
+        return admission
+    }
+
+    /// Charges prompts and the longest answers, or usual ones if the client sets no limit.
+    private func charge(
+        _ admission: inout Admission, for plan: GenerationPlan, of request: GenerationRequest
+    ) throws(APIError) -> RateStanding {
+        let usual =
+            request.maximumNewTokens == nil ? admission.scenario.expectedOutputTokens : Int.max
+        let output = plan.jobs.reduce(0) { $0 + min($1.maximumNewTokens, usual) }
+        do throws(AccessError) {
+            return try gateway.access.charge(&admission, tokens: plan.promptTokens + output)
+        } catch {
+            gateway.metrics.refused(error)
+            throw APIError(error, nil)
+        }
     }
 
     // MARK: Planning
 
     private func plan(
-        for request: GenerationRequest, using generator: inout some RandomNumberGenerator
+        for request: GenerationRequest, by speaker: Speaker, prompts: [[TokenID]],
+        stops: [String], using generator: inout some RandomNumberGenerator
     ) throws(APIError) -> GenerationPlan {
-        var stops = request.stops
-        let prompts = try promptTokens(of: request, stops: &stops)
+        let tokenizer = speaker.tokenizer
         let context =
             gateway.contextTokens(ofModel: tokenizer.modelName)
             ?? tokenizer.contextTokens
@@ -86,15 +170,17 @@ package struct CompletionService: Sendable {
             for _ in 0..<request.choicesPerPrompt {
                 var sampling = request.sampling
                 sampling.seed = seed &+ UInt64(jobs.count)
-                jobs.append(
-                    GenerationJob(
-                        request: RequestID(using: &generator), modelName: tokenizer.modelName,
-                        promptTokens: prompt, maximumNewTokens: wanted, sampling: sampling))
+                var job = GenerationJob(
+                    request: RequestID(using: &generator), modelName: tokenizer.modelName,
+                    promptTokens: prompt, maximumNewTokens: wanted, sampling: sampling)
+                job.vocabulary = speaker.vocabulary
+                jobs.append(job)
             }
         }
         for job in jobs { try requireSendable(job) }
         return GenerationPlan(
-            jobs: jobs, stops: stops, promptTokens: prompts.reduce(0) { $0 + $1.count },
+            jobs: jobs, choicesPerPrompt: request.choicesPerPrompt, stops: stops,
+            promptTokens: prompts.reduce(0) { $0 + $1.count },
             reportsLogprobs: request.reportsLogprobs)
     }
 
@@ -114,7 +200,7 @@ package struct CompletionService: Sendable {
     }
 
     private func promptTokens(
-        of request: GenerationRequest, stops: inout [String]
+        of request: GenerationRequest, by tokenizer: any Tokenizer, stops: inout [String]
     ) throws(APIError) -> [[TokenID]] {
         switch request.input {
         case .chat(let messages):

@@ -72,15 +72,20 @@ package enum GatewayMain {
         let logger = runtime.logger
         let common = settings.common
         let identity = try common.identify(incarnation: .random(in: 1 ... .max))
-        let tokenizer = try makeTokenizer(settings)
+        let own = try speaker(settings, path: settings.modelPath)
+        let vocabularies = VocabularyBook(
+            own: own, ownPath: settings.modelPath, logger: logger
+        ) { path in try speaker(settings, path: path) }
         let scheduler = try identity.client(
             of: PeerExpectation(.scheduler), at: settings.scheduler, logger: logger)
         let links = identity.links(logger: logger)
+        GatewayMetrics.describe(in: runtime.metrics)
+        let access = AccessControl(isEncrypted: settings.httpsCertificate != nil, logger: logger)
         let gateway = GatewayService(
             scheduler: scheduler, links: links, limits: settings.limits,
             seed: .random(in: 0 ... .max), drainDeadline: runtime.settings.shutdownLimit,
-            logger: logger)
-        let completions = CompletionService(gateway: gateway, tokenizer: tokenizer)
+            access: access, vocabularies: vocabularies, logger: logger)
+        let completions = CompletionService(gateway: gateway)
         var routes = HTTPRoutes()
         completions.addRoutes(to: &routes)
         routes.addAdministration(metrics: runtime.metrics) { ServiceHealth(gateway.complaint) }
@@ -92,7 +97,7 @@ package enum GatewayMain {
             try channel.pipeline.syncOperations.addHandler(
                 TLSHandler(context: tls, side: .server))
         }
-        logger.notice("the gateway is ready", metadata: ["model": "\(tokenizer.modelName)"])
+        logger.notice("the gateway is ready", metadata: ["model": "\(own.tokenizer.modelName)"])
         return [gateway, http, Announcer(common, http: http)]
     }
 
@@ -104,17 +109,18 @@ package enum GatewayMain {
         return try TLSContext.httpsServer(certificatePath: certificate, keyPath: key)
     }
 
-    private static func makeTokenizer(
-        _ settings: GatewaySettings
-    ) throws -> any Tokenizer {
+    private static func speaker(_ settings: GatewaySettings, path: String?) throws -> Speaker {
         switch settings.engine {
         case .simulated:
-            return ByteTokenizer()
+            return Speaker(tokenizer: ByteTokenizer(), vocabulary: VocabularyID(digest: []))
         case .llama:
-            guard let path = settings.modelPath else {
+            guard let path else {
                 throw SettingsError.missing(key: "model", expected: "path of a GGUF file")
             }
-            return try LlamaTokenizer(modelPath: path, modelName: settings.modelName)
+            let tokenizer = try LlamaTokenizer(modelPath: path, modelName: settings.modelName)
+            return Speaker(
+                tokenizer: tokenizer,
+                vocabulary: VocabularyID(digest: tokenizer.vocabularyDigest))
         }
     }
 }

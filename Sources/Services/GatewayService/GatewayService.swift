@@ -1,3 +1,5 @@
+package import ClusterRules
+import InferenceEngine
 package import Logging
 import Metrics
 package import Roles
@@ -11,6 +13,8 @@ import WireProtocol
 
 /// What the client's side hears of one choice, in order; `finished` or `failed` comes last.
 package enum GenerationEvent: Sendable {
+    /// Its prompt is being computed, but for so many tokens; again if it starts again.
+    case started(cachedTokens: Int)
     case tokens([TokenOutput])
     case finished(FinishReason)
     case failed(GenerationFailure)
@@ -29,6 +33,21 @@ package final class GatewayService: Service {
         let choice: Int
         let siblings: [RequestID]
         let continuation: AsyncStream<ChoiceEvent>.Continuation
+        let promptTokens: Int
+
+        /// The name of its answer: the first choice's request.
+        var answer: RequestID? { siblings.first }
+    }
+
+    /// What an answer has taken so far, all choices together.
+    private struct Answer {
+        let admission: Admission
+        let promptTokens: Int
+        var hasStarted = false
+        var outputTokens = 0
+        var outcome = GatewayMetrics.Outcome.finished
+
+        var usedTokens: Int { hasStarted ? promptTokens + outputTokens : 0 }
     }
 
     private struct State {
@@ -37,7 +56,10 @@ package final class GatewayService: Service {
         /// Members of the last view, by instance, as the connections know them.
         var linked: [InstanceID: InstanceDescription] = [:]
         var clients: [RequestID: Client] = [:]
-        var hasView = false
+        /// By the request of the answer's first choice.
+        var answers: [RequestID: Answer] = [:]
+        var views = ViewReader()
+        var reportedAt = ProcessClock.now()
         var modelContexts: [String: Int] = [:]
     }
 
@@ -46,23 +68,31 @@ package final class GatewayService: Service {
     private let drainDeadline: Duration
     private let logger: Logger
     private let state: Mutex<State>
+    let access: AccessControl
+    let vocabularies: VocabularyBook
+    /// Time between two reports to the scheduler.
+    private static let reportInterval: Duration = .seconds(2)
     let metrics = GatewayMetrics()
 
     package init(
         scheduler: ControlClient, links: LinkSet, limits: GatewayLimits, seed: UInt64,
-        drainDeadline: Duration, logger: Logger
+        drainDeadline: Duration, access: AccessControl, vocabularies: VocabularyBook,
+        logger: Logger
     ) {
+        self.access = access
+        self.vocabularies = vocabularies
         self.scheduler = scheduler
         self.links = links
         self.drainDeadline = drainDeadline
         self.logger = logger
         state = Mutex(State(machine: GatewayMachine(limits: limits, seed: seed)))
+        vocabulariesChanged()
     }
 
     /// Nil if requests can be served now, otherwise why not.
     package var complaint: String? {
         state.withLock { state in
-            if !state.hasView { return "the scheduler has not sent its view yet" }
+            if state.views.view == nil { return "the scheduler has not sent its view yet" }
             return state.machine.canServe
                 ? nil : "no pair of a prefill-worker and a decode-worker is connected"
         }
@@ -75,12 +105,46 @@ package final class GatewayService: Service {
         state.withLock { $0.modelContexts[model] }
     }
 
+    /// Names that clients may give for a model of this gateway, in the order of the scenarios.
+    ///
+    /// Those of scenarios with an open group; the model's own if no groups are known.
+    func modelNames(for model: String) -> [String] {
+        guard let spec = access.spec, let view = state.withLock({ $0.views.view }),
+            !view.groups.isEmpty
+        else { return [model] }
+        let open = view.groups.filter { $0.state == .open && $0.modelName == model }
+        var names: [String] = []
+        for scenario in spec.scenarios where open.contains(where: { $0.scenario == scenario.name })
+        {
+            let own = scenario.matchedModels.isEmpty ? [model] : scenario.matchedModels
+            names += own.filter { !names.contains($0) }
+        }
+        return names
+    }
+
+    /// Who turns text into tokens for a request of the scenario.
+    func speaker(scenario: String) -> Speaker {
+        let path = state.withLock { state in
+            state.machine.drawModelPath(
+                scenario: scenario, modelName: vocabularies.own.tokenizer.modelName)
+        }
+        return vocabularies.speaker(for: path)
+    }
+
+    private func vocabulariesChanged() {
+        let known = vocabularies.known
+        handle { $0.vocabulariesChanged(known, now: ProcessClock.now()) }
+    }
+
     // MARK: Requests
 
     /// Starts the requests of one answer.
     ///
-    /// The stream ends when all have; dropping it cancels them.
-    package func generate(_ jobs: [GenerationJob]) -> AsyncStream<ChoiceEvent> {
+    /// The stream ends when all have; dropping it cancels them. At the end the admission's charge
+    /// is corrected.
+    package func generate(
+        _ jobs: [GenerationJob], admission: Admission, promptTokens: Int
+    ) -> AsyncStream<ChoiceEvent> {
         let requests = jobs.map(\.request)
         // Bounded by the requests' own token limits: the machine delivers each token once.
         let (stream, continuation) = AsyncStream.makeStream(
@@ -89,12 +153,16 @@ package final class GatewayService: Service {
             guard case .cancelled = reason, let self else { return }
             self.logger.info("the client is gone", metadata: ["requests": "\(requests)"])
             self.metrics.clientsGone.increment()
-            for request in requests { self.cancel(request) }
+            for request in requests { self.cancel(request, isClientGone: true) }
         }
         state.withLock { state in
+            if let answer = requests.first {
+                state.answers[answer] = Answer(admission: admission, promptTokens: promptTokens)
+            }
             for (choice, job) in jobs.enumerated() {
                 state.clients[job.request] = Client(
-                    choice: choice, siblings: requests, continuation: continuation)
+                    choice: choice, siblings: requests, continuation: continuation,
+                    promptTokens: job.promptTokens.count)
             }
         }
         for job in jobs { handle { $0.submit(job, now: ProcessClock.now()) } }
@@ -102,9 +170,12 @@ package final class GatewayService: Service {
     }
 
     /// Ends a request whose client has all it wants, or is gone.
-    package func cancel(_ request: RequestID) {
+    package func cancel(_ request: RequestID, isClientGone: Bool = false) {
         handle { $0.cancel(request) }
-        let ended = state.withLock { state in removeClient(request, &state) }
+        let ended = state.withLock { state in
+            if isClientGone { note(request, &state) { $0.outcome = .cancelled } }
+            return removeClient(request, &state)
+        }
         ended?.finish()
     }
 
@@ -113,8 +184,21 @@ package final class GatewayService: Service {
         _ request: RequestID, _ state: inout State
     ) -> AsyncStream<ChoiceEvent>.Continuation? {
         guard let client = state.clients.removeValue(forKey: request) else { return nil }
-        let isLast = !client.siblings.contains { state.clients[$0] != nil }
-        return isLast ? client.continuation : nil
+        guard !client.siblings.contains(where: { state.clients[$0] != nil }) else { return nil }
+        if let answer = client.answer.flatMap({ state.answers.removeValue(forKey: $0) }) {
+            access.ended(answer.admission, usedTokens: answer.usedTokens)
+            metrics.ended(answer.outcome, scenario: answer.admission.scenario.name)
+        }
+        return client.continuation
+    }
+
+    private func note(_ request: RequestID, _ state: inout State, _ change: (inout Answer) -> Void)
+    {
+        guard let answer = state.clients[request]?.answer, var noted = state.answers[answer] else {
+            return
+        }
+        change(&noted)
+        state.answers[answer] = noted
     }
 
     // MARK: Life
@@ -127,6 +211,12 @@ package final class GatewayService: Service {
                     try await self.links.run { try await self.serve($0, instance: $1) }
                 }
                 group.addTask { try await self.tick() }
+                group.addTask {
+                    for await path in self.vocabularies.wanted {
+                        await self.vocabularies.fetch(path)
+                        self.vocabulariesChanged()
+                    }
+                }
                 try await group.next()
                 group.cancelAll()
             }
@@ -172,25 +262,69 @@ package final class GatewayService: Service {
     // MARK: Scheduler and workers
 
     private func follow(_ session: ControlSession) async throws {
+        state.withLock { $0.views.connected() }
         session.post(.subscribe(Subscribe()))
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { try await session.keepAlive() }
             group.addTask {
-                for try await frame in session.inbound {
-                    if case .groupView(let view) = frame.message { self.apply(view) }
-                }
+                for try await frame in session.inbound { self.hear(frame.message, session) }
+            }
+            group.addTask {
+                try await repeatedly(every: Self.reportInterval) { self.report(to: session) }
             }
             try await group.next()
             group.cancelAll()
         }
     }
 
-    private func apply(_ view: GroupView) {
-        state.withLock { state in
-            state.hasView = true
-            let actions = state.machine.viewChanged(view, now: ProcessClock.now())
-            relink(&state)
-            for action in actions { perform(action, &state) }
+    private func hear(_ message: ControlMessage, _ session: ControlSession) {
+        switch message {
+        case .clusterRules(let rules):
+            guard let spec = access.follow(rules) else { return }
+            handle { $0.rulesChanged(spec, now: ProcessClock.now()) }
+        case .groupView(let page):
+            state.withLock { state in
+                if let view = state.views.received(page) { adopt(view, &state) }
+            }
+        case .groupViewChange(let page):
+            let isOutOfStep = state.withLock { state in
+                switch state.views.received(page) {
+                case .nothing: return false
+                case .view(let view):
+                    adopt(view, &state)
+                    return false
+                case .outOfStep: return true
+                }
+            }
+            guard isOutOfStep else { return }
+            logger.notice("a change of the view is missing; the whole view is asked for")
+            session.post(.subscribe(Subscribe()))
+        default: break
+        }
+    }
+
+    private func adopt(_ view: GroupView, _ state: inout State) {
+        let actions = state.machine.viewChanged(view, now: ProcessClock.now())
+        relink(&state)
+        for action in actions { perform(action, &state) }
+        guard vocabularies.follow(view.groups) else { return }
+        let known = vocabularies.known
+        for action in state.machine.vocabulariesChanged(known, now: ProcessClock.now()) {
+            perform(action, &state)
+        }
+    }
+
+    /// Tells the scheduler what happened in the groups, from which it derives their ratio.
+    private func report(to session: ControlSession) {
+        let now = ProcessClock.now()
+        let (groups, interval) = state.withLock { state in
+            defer { state.reportedAt = now }
+            return (state.machine.takeTraffic(now: now), now - state.reportedAt)
+        }
+        // An empty report says that nothing waits any more.
+        for start in stride(from: 0, to: max(1, groups.count), by: WireLimits.groups) {
+            let part = groups[start..<min(start + WireLimits.groups, groups.count)]
+            session.post(.trafficReport(TrafficReport(interval: interval, groups: Array(part))))
         }
     }
 
@@ -262,14 +396,26 @@ package final class GatewayService: Service {
         case .send(let message, let instance, let tokens):
             state.workers[instance]?.post(
                 message, payload: tokens.map { TokenPayload.encode($0) } ?? [])
+        case .started(let request, let cachedTokens):
+            guard let client = state.clients[request] else { return }
+            note(request, &state) { $0.hasStarted = true }
+            metrics.promptTokens.increment(by: client.promptTokens)
+            metrics.cachedTokens.increment(by: min(cachedTokens, client.promptTokens))
+            client.continuation.yield(
+                ChoiceEvent(choice: client.choice, event: .started(cachedTokens: cachedTokens)))
         case .deliver(let request, let tokens):
             guard let client = state.clients[request] else { return }
+            note(request, &state) { answer in
+                answer.hasStarted = true
+                answer.outputTokens += tokens.count
+            }
             client.continuation.yield(
                 ChoiceEvent(choice: client.choice, event: .tokens(tokens)))
         case .finish(let request, let reason):
             end(request, .finished(reason), &state)
         case .fail(let request, let failure):
             metrics.failed.increment()
+            note(request, &state) { $0.outcome = .failed }
             logger.warning(
                 "a request failed",
                 metadata: ["request": "\(request)", "reason": "\(failure)"])

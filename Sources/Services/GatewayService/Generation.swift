@@ -1,4 +1,5 @@
 import ChatAPI
+import ClusterRules
 import InferenceEngine
 import Metrics
 import Roles
@@ -9,9 +10,24 @@ import ServingTypes
 struct GenerationPlan: Sendable {
     /// One per choice, in the order of the choices' indices.
     var jobs: [GenerationJob]
+    var choicesPerPrompt: Int
     var stops: [String]
     var promptTokens: Int
     var reportsLogprobs: Bool
+
+    /// Makes its jobs requests of the scenario.
+    mutating func assign(
+        to admission: Admission, of source: RequestSource,
+        limit: (ScenarioSpec) -> Duration?
+    ) throws(APIError) {
+        let priority = try source.priority(in: admission.scenario)
+        for index in jobs.indices {
+            jobs[index].scenario = admission.scenario.name
+            jobs[index].priority = priority
+            jobs[index].tenant = source.tenant(admission)
+            jobs[index].ttftLimit = limit(admission.scenario)
+        }
+    }
 }
 
 /// The answer to one HTTP request while it is being generated, all choices together.
@@ -21,6 +37,8 @@ actor Generation {
     private struct Choice {
         var text: OutputText
         var tokens = 0
+        /// Of its prompt, the tokens whose KV a worker had when it was first placed.
+        var cachedTokens: Int?
         var isOpen = false
         var latest: MonotonicTime
         var finish: FinishReason?
@@ -42,7 +60,7 @@ actor Generation {
     /// Starts the requests.
     init(
         gateway: GatewayService, tokenizer: any Tokenizer, plan: GenerationPlan,
-        writer: CompletionWriter
+        writer: CompletionWriter, admission: Admission
     ) {
         self.gateway = gateway
         self.tokenizer = tokenizer
@@ -51,7 +69,8 @@ actor Generation {
         started = ProcessClock.now()
         let choice = Choice(text: OutputText(stops: plan.stops), latest: started)
         choices = Array(repeating: choice, count: plan.jobs.count)
-        stream = gateway.generate(plan.jobs)
+        stream = gateway.generate(
+            plan.jobs, admission: admission, promptTokens: plan.promptTokens)
     }
 
     // MARK: Complete answer
@@ -76,12 +95,17 @@ actor Generation {
 
     /// Waits for the first token; throws what can still be answered with a status of its own.
     func awaitStart() async throws(APIError) {
-        let event = await nextEvent()
-        if case .failed(let failure) = event?.event {
-            cancelAll()
-            throw APIError(failure)
+        while let event = await nextEvent() {
+            switch event.event {
+            case .started: _ = try apply(event)
+            case .failed(let failure):
+                cancelAll()
+                throw APIError(failure)
+            case .tokens, .finished:
+                first = event
+                return
+            }
         }
-        first = event
     }
 
     /// The next piece of the event stream; nil at its end.
@@ -134,6 +158,10 @@ actor Generation {
         let index = event.choice
         guard choices[index].finish == nil else { return OutputDelta() }
         switch event.event {
+        case .started(let cachedTokens):
+            // A request that starts again on other workers was computed there once more.
+            choices[index].cachedTokens = choices[index].cachedTokens ?? cachedTokens
+            return OutputDelta()
         case .tokens(let outputs):
             record(outputs.count, index)
             return append(outputs, to: index)
@@ -168,7 +196,18 @@ actor Generation {
     private var usage: TokenUsage {
         TokenUsage(
             promptTokens: plan.promptTokens,
-            completionTokens: choices.reduce(0) { $0 + $1.tokens })
+            completionTokens: choices.reduce(0) { $0 + $1.tokens }, cachedTokens: cachedTokens)
+    }
+
+    /// Of each prompt, what its choices all found: what one computed, others find afterwards.
+    private var cachedTokens: Int {
+        let cached = zip(choices, plan.jobs).map {
+            min($0.cachedTokens ?? 0, $1.promptTokens.count)
+        }
+        return stride(from: 0, to: cached.count, by: plan.choicesPerPrompt).reduce(0) {
+            sum, first in
+            sum + (cached[first..<min(first + plan.choicesPerPrompt, cached.count)].min() ?? 0)
+        }
     }
 
     func cancelAll() {

@@ -13,6 +13,7 @@ import WireProtocol
 package final class HealthService: Service {
     private struct State {
         var machine: HealthMachine
+        var reader = ViewReader()
         var workers: [InstanceID: ControlSession] = [:]
         var scheduler: ControlSession?
         var probe: HostProbe
@@ -20,6 +21,7 @@ package final class HealthService: Service {
 
     private let scheduler: ControlClient
     private let links: LinkSet
+    private let host: String
     private let logger: Logger
     private let state: Mutex<State>
 
@@ -30,6 +32,7 @@ package final class HealthService: Service {
     ) {
         self.scheduler = scheduler
         self.links = links
+        self.host = host
         self.logger = logger
         state = Mutex(State(machine: HealthMachine(host: host, limits: limits), probe: probe))
     }
@@ -58,19 +61,43 @@ package final class HealthService: Service {
     }
 
     private func follow(_ session: ControlSession) async throws {
-        state.withLock { $0.scheduler = session }
+        state.withLock { state in
+            state.scheduler = session
+            state.reader.connected()
+        }
         defer { state.withLock { $0.scheduler = nil } }
-        session.post(.subscribe(Subscribe()))
+        session.post(.subscribe(Subscribe(host: host)))
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { try await session.keepAlive() }
             group.addTask {
                 for try await frame in session.inbound {
-                    guard case .groupView(let view) = frame.message else { continue }
-                    self.handle { $0.viewChanged(view, now: ProcessClock.now()) }
+                    self.read(frame.message, on: session)
                 }
             }
             try await group.next()
             group.cancelAll()
+        }
+    }
+
+    private func read(_ message: ControlMessage, on session: ControlSession) {
+        state.withLock { state in
+            let view: GroupView?
+            switch message {
+            case .groupView(let page): view = state.reader.received(page)
+            case .groupViewChange(let change):
+                switch state.reader.received(change) {
+                case .nothing: view = nil
+                case .view(let changed): view = changed
+                case .outOfStep:
+                    session.post(.subscribe(Subscribe(host: host)))
+                    view = nil
+                }
+            default: view = nil
+            }
+            guard let view else { return }
+            for action in state.machine.viewChanged(view, now: ProcessClock.now()) {
+                perform(action, &state)
+            }
         }
     }
 

@@ -1,6 +1,9 @@
+import ClusterRules
 import Foundation
+import Grouping
+import HTTPServer
 import Logging
-import Roles
+package import Roles
 package import ServiceLifecycle
 package import ServiceRuntime
 package import ServiceStart
@@ -11,7 +14,8 @@ import Transport
 package struct SchedulerSettings: Sendable {
     package var common: CommonSettings
     package var listen: NetworkAddress
-    package var lease: Duration
+    package var clusterFile: String?
+    package var limits = SchedulerLimits()
 
     package init(_ reader: inout SettingsReader) throws(SettingsError) {
         common = try CommonSettings(
@@ -19,9 +23,21 @@ package struct SchedulerSettings: Sendable {
         listen = try reader.address(
             "listen", default: NetworkAddress(host: "127.0.0.1", port: 7400),
             "Address for control connections of all other services.")
-        lease = try reader.duration(
-            "lease", default: .seconds(3), in: .seconds(1) ... .seconds(60),
+        limits.lease = try reader.duration(
+            "lease", default: limits.lease, in: .seconds(1) ... .seconds(60),
             "Time without a heartbeat after which a worker leaves the view.")
+        clusterFile = try reader.optionalText(
+            "cluster-file",
+            "YAML file with the cluster's scenarios; it is read again when it changes.")
+        limits.groups.window = try reader.duration(
+            "ratio-window", default: limits.groups.window, in: .seconds(2) ... .seconds(600),
+            "Time over which traffic is measured to choose between prefill and decode.")
+        limits.groups.settle = try reader.duration(
+            "ratio-settle", default: limits.groups.settle, in: .seconds(1) ... .seconds(3600),
+            "Time between two changes of a scenario's ratio of prefill to decode.")
+        limits.groups.minimumSamples = try reader.integer(
+            "ratio-samples", default: limits.groups.minimumSamples, in: 1...10_000,
+            "Answers that the window needs before its traffic is judged.")
     }
 }
 
@@ -32,22 +48,34 @@ package enum SchedulerMain {
     ) async throws -> [any Service] {
         let logger = runtime.logger
         let common = settings.common
+        var rules = settings.clusterFile.map { ClusterRulesFile(path: $0) }
+        let content = try rules?.read()
         let identity = try common.identify(incarnation: .random(in: 1 ... .max))
         let listener = try ControlListener(
             address: settings.listen, context: identity.context, hello: identity.hello,
             allowedRoles: [
                 .gateway, .prefillWorker, .decodeWorker, .healthAgent, .administrator,
-            ], logger: logger)
+            ], connectionLimit: settings.limits.maximumConnections, logger: logger)
         let control = try await listener.start()
-        var limits = SchedulerLimits()
-        limits.lease = settings.lease
+        SchedulerMetrics.describe(in: runtime.metrics)
         // Rises with each start, as long as the host's clock does not go back.
         let epoch = UInt64(max(1, Date().timeIntervalSince1970 * 1000))
         let scheduler = SchedulerService(
-            listener: listener, limits: limits, epoch: epoch, logger: logger)
-        let admin = Administration(common, runtime) { nil }
+            listener: listener, limits: settings.limits, epoch: epoch, rules: rules,
+            logger: logger)
+        runtime.metrics.observe(
+            "scheduler_examined_members",
+            "Members looked at since the start: what the scheduler's work grows with."
+        ) { Double(scheduler.examinedMembers) }
+        if let content { scheduler.apply(content) }
+        var routes = HTTPRoutes()
+        routes.add("GET", "/wanted") { _ in try WantedReport(scheduler.wanted).reply() }
+        let admin = Administration(common, runtime, routes: routes) { nil }
         logger.notice(
-            "the scheduler is ready", metadata: ["control": "\(control)"])
+            "the scheduler is ready",
+            metadata: [
+                "control": "\(control)", "scenarios": "\(content?.spec.scenarios.count ?? 1)",
+            ])
         return [
             scheduler, admin.endpoint,
             Announcer(common, control: control, admin: admin.endpoint),

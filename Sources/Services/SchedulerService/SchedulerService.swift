@@ -1,5 +1,7 @@
+import ClusterRules
+import Foundation
+import Grouping
 package import Logging
-import Metrics
 package import Roles
 import ServiceLifecycle
 import ServiceRuntime
@@ -18,25 +20,41 @@ package final class SchedulerService: Service {
         var machine: SchedulerMachine
         var sessions: [LinkID: ControlSession] = [:]
         var links: UInt64 = 0
+        var wanted: [WantedInstances] = []
+        var metrics = SchedulerMetrics()
     }
 
     private let listener: ControlListener
+    private let rules: ClusterRulesFile?
     private let logger: Logger
     private let state: Mutex<State>
 
+    /// - Parameter rules: the cluster file, which has been read once; nil if there is none.
     package init(
         listener: ControlListener, limits: SchedulerLimits = SchedulerLimits(), epoch: UInt64,
-        logger: Logger
+        rules: ClusterRulesFile? = nil, logger: Logger
     ) {
         self.listener = listener
+        self.rules = rules
         self.logger = logger
-        state = Mutex(State(machine: SchedulerMachine(limits: limits, epoch: epoch)))
+        state = Mutex(
+            State(
+                machine: SchedulerMachine(limits: limits, epoch: epoch, clock: Self.clock())))
     }
 
-    package var status: ClusterStatus { state.withLock { $0.machine.status } }
+    /// Members looked at since the start.
+    package var examinedMembers: Int { state.withLock { $0.machine.examinedMembers } }
+
+    /// How many workers each scenario has and should have.
+    package var wanted: [WantedInstances] { state.withLock { $0.wanted } }
 
     package func run() async throws {
         try await untilShutdown { try await self.serve() }
+    }
+
+    /// Makes a cluster file's rules the cluster's.
+    package func apply(_ content: ClusterRulesFile.Content) {
+        handle { $0.rulesChanged(content.spec, text: content.text, now: ProcessClock.now()) }
     }
 
     private func serve() async throws {
@@ -44,12 +62,43 @@ package final class SchedulerService: Service {
             group.addTask { try await self.listener.run { await self.serve($0) } }
             group.addTask {
                 try await repeatedly(every: .milliseconds(100)) {
-                    self.handle { $0.tick(now: ProcessClock.now()) }
+                    let clock = Self.clock()
+                    self.handle { $0.tick(now: ProcessClock.now(), clock: clock) }
                 }
             }
+            if let rules { group.addTask { try await self.watch(rules) } }
             try await group.next()
             group.cancelAll()
         }
+    }
+
+    private func watch(_ file: ClusterRulesFile) async throws {
+        var file = file
+        try await repeatedly(every: ClusterRulesFile.interval) { look(at: &file) }
+    }
+
+    private func look(at rules: inout ClusterRulesFile) {
+        do throws(ClusterRulesError) {
+            guard let content = try rules.readIfChanged() else { return }
+            apply(content)
+            let scenarios = content.spec.scenarios.map(\.name).joined(separator: " ")
+            logger.notice("the cluster file was read", metadata: ["scenarios": "\(scenarios)"])
+        } catch {
+            state.withLock { $0.metrics.wrongFile() }
+            logger.error(
+                "a new cluster file can't be used, the rules before it stay",
+                metadata: ["reason": "\(error)"])
+        }
+    }
+
+    /// The time as the operator's schedules mean it.
+    private static func clock() -> Grouping.WallClock {
+        let date = Date()
+        let seconds = Int(date.timeIntervalSince1970)
+        let local = seconds + TimeZone.autoupdatingCurrent.secondsFromGMT(for: date)
+        return Grouping.WallClock(
+            unixMilliseconds: UInt64(max(0, date.timeIntervalSince1970 * 1000)),
+            minuteOfDay: (local % 86_400 + 86_400) % 86_400 / 60)
     }
 
     private func serve(_ session: ControlSession) async {
@@ -83,16 +132,33 @@ package final class SchedulerService: Service {
 
     private func perform(_ action: SchedulerAction, _ state: inout State) {
         switch action {
-        case .push(let view, let links):
-            for link in links { state.sessions[link]?.post(.groupView(view)) }
-            for member in InstanceState.allCases {
-                Gauge(label: "scheduler_instances", dimensions: [("state", member.name)])
-                    .record(view.members.count { $0.state == member })
-            }
-        case .answer(let message, let link):
-            state.sessions[link]?.post(message)
-        case .refuse(let refusal, let link):
-            state.sessions[link]?.close(refusal: refusal)
+        case .push(let view, let links): send(.groupView(view), to: links, state)
+        case .pushChange(let change, let links):
+            send(.groupViewChange(change), to: links, state)
+        case .rules(let rules, let links): send(.clusterRules(rules), to: links, state)
+        case .answer(let message, let link): state.sessions[link]?.post(message)
+        case .assign(_, let assign, let link):
+            state.metrics.count(assign)
+            state.sessions[link]?.post(.assign(assign))
+        case .refuse(let refusal, let link): state.sessions[link]?.close(refusal: refusal)
+        case .wanted(let wanted):
+            state.wanted = wanted
+            state.metrics.show(wanted)
+        case .viewChanged(let groups):
+            state.metrics.show(state.machine)
+            state.metrics.show(groups)
+        case .tookUp(let instance, let role, let duration):
+            state.metrics.tookUp(role, after: duration)
+            logger.info(
+                "a worker took up its role",
+                metadata: [
+                    "worker": "\(instance)", "role": "\(role.name)",
+                    "milliseconds": "\(duration.milliseconds)",
+                ])
+        case .decided(let decision):
+            state.metrics.count(decision)
+            log(decision)
+        case .commanded(let person, let request, let reply): log(request, reply, by: person)
         case .changed(let instance, let newState, let reason):
             logger.notice(
                 "a worker changed its state",
@@ -101,5 +167,37 @@ package final class SchedulerService: Service {
                     "reason": "\(reason)",
                 ])
         }
+    }
+
+    private func send(_ message: ControlMessage, to links: [LinkID], _ state: State) {
+        let sessions = links.compactMap { state.sessions[$0] }
+        do throws(WireError) {
+            try ControlSession.send(message, to: sessions)
+        } catch {
+            let reason = "a message can't be written: \(error)"
+            for session in sessions {
+                session.close(refusal: Refusal(code: .protocol, reason: reason))
+            }
+        }
+    }
+
+    private func log(_ decision: Decision) {
+        logger.notice(
+            "the scheduler decided",
+            metadata: [
+                "scenario": "\(decision.scenario)", "action": "\(decision.action)",
+                "reason": "\(decision.reason)",
+            ])
+    }
+
+    private func log(_ request: AdminRequest, _ reply: AdminReply, by person: InstanceID) {
+        let arguments = request.arguments.map { "\($0.name)=\($0.value)" }
+        logger.notice(
+            "a person asked for something",
+            metadata: [
+                "person": "\(person)", "command": "\(request.command)",
+                "arguments": "\(arguments.joined(separator: " "))",
+                "accepted": "\(reply.isAccepted)", "answer": "\(reply.text)",
+            ])
     }
 }

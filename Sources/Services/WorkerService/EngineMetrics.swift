@@ -11,6 +11,7 @@ import ServingTypes
 /// | `prefill_engine_export_bytes_total` | bytes of these blocks |
 /// | `decode_engine_import_seconds_total` | the engine's time for taking blocks in |
 /// | `decode_engine_import_bytes_total` | bytes of these blocks, without refused ones |
+/// | `*_role_change_seconds` | from an assignment to the role it assigns |
 struct EngineMetrics {
     private var last = EngineProgress(steps: 0, stepAge: nil, openSequences: 0, usedKVTokens: 0)
 
@@ -18,16 +19,19 @@ struct EngineMetrics {
     mutating func record(_ progress: EngineProgress, of role: Role) {
         let name = role == .prefillWorker ? "prefill" : "decode"
         add("\(name)_engine_compute", progress.computeDuration - last.computeDuration)
-        if role == .prefillWorker {
-            add("prefill_engine_export", progress.exportDuration - last.exportDuration)
-            Counter(label: "prefill_engine_export_bytes_total")
-                .increment(by: progress.exportedKVBytes - last.exportedKVBytes)
-        } else {
-            add("decode_engine_import", progress.importDuration - last.importDuration)
-            Counter(label: "decode_engine_import_bytes_total")
-                .increment(by: progress.importedKVBytes - last.importedKVBytes)
-        }
+        // Any worker may do both, whichever kind of process it is.
+        add("prefill_engine_export", progress.exportDuration - last.exportDuration)
+        Counter(label: "prefill_engine_export_bytes_total")
+            .increment(by: progress.exportedKVBytes - last.exportedKVBytes)
+        add("decode_engine_import", progress.importDuration - last.importDuration)
+        Counter(label: "decode_engine_import_bytes_total")
+            .increment(by: progress.importedKVBytes - last.importedKVBytes)
         last = progress
+    }
+
+    static func roleChanged(_ role: Role, in duration: Duration) {
+        let name = role == .prefillWorker ? "prefill" : "decode"
+        Timer(label: "\(name)_role_change_seconds").recordNanoseconds(duration.nanoseconds)
     }
 
     private func add(_ name: String, _ duration: Duration) {

@@ -108,7 +108,8 @@ final class KVLane: Sendable {
     private func connect() throws(TransportError) -> BulkConnection {
         let new = try BulkConnection.connect(
             to: destination.address, context: settings.context, hello: settings.hello,
-            expects: PeerExpectation(.decodeWorker, instance: destination.instance),
+            expects: PeerExpectation(
+                anyOf: [.decodeWorker, .prefillWorker], instance: destination.instance),
             records: settings.records,
             deadline: WorkerTransferLimits.connectDeadline)
         connection.withLock { $0 = new }
@@ -166,7 +167,13 @@ final class KVLane: Sendable {
                     hasLocal = true
                     jobs.add(.connectLocal(local))
                 }
-                destination.received(message, on: self)
+                switch message {
+                case .kvGrant, .kvCredit, .kvResend, .kvDone:
+                    destination.received(message, on: self)
+                default:
+                    // A worker may say it, but to whom it brings KV.
+                    throw TransportError.messageNotAllowed(message.kind, connection.peer.role)
+                }
             }
         } catch {
             lost("\(error)")

@@ -20,9 +20,15 @@ import ServingTypes
 /// | `decode_kv_receive_seconds` | time to receive a chunk from a stream |
 /// | `decode_kv_damaged_total` | chunks damaged on the way, or refused by the engine |
 /// | `decode_kv_landed_bytes` | received and not imported |
-/// | `decode_kv_kept_sequences`, `decode_kv_kept_tokens` | KV of ended sequences |
+/// | `*_kv_kept_sequences`, `*_kv_kept_tokens` | KV of ended sequences |
+/// | `prefill_cached_tokens_total` | tokens of prompts whose KV was there already |
 /// | `*_kv_stranded_transfers`, `_bytes`, `_oldest_seconds` | KV held without progress |
 enum KVMetrics {
+    /// A prompt was taken.
+    static func accepted(_ accepted: PrefillAccepted) {
+        Counter(label: "prefill_cached_tokens_total").increment(by: accepted.cachedTokens)
+    }
+
     // MARK: Sending
 
     static func sent(_ payload: SentPayload) {
@@ -69,10 +75,8 @@ enum KVMetrics {
     /// A payload came damaged, or the engine refused a block.
     static func damaged() { Counter(label: "decode_kv_damaged_total").increment() }
 
-    static func landed(bytes: Int, kept: Int, keptTokens: Int, stranded: StrandedKV) {
+    static func landed(bytes: Int, stranded: StrandedKV) {
         Gauge(label: "decode_kv_landed_bytes").record(bytes)
-        Gauge(label: "decode_kv_kept_sequences").record(kept)
-        Gauge(label: "decode_kv_kept_tokens").record(keptTokens)
         record([stranded], role: "decode")
     }
 

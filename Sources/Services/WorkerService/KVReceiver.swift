@@ -100,7 +100,9 @@ struct KVReceiver {
         case .kvMemory(let memory): receive(memory)
         case .kvEnd(let end): service.kvEnded(end, inbound)
         case .kvAbort(let abort): service.kvAborted(abort.attempt, inbound)
-        default: break
+        default:
+            // A worker may say it, but to whom it sends KV.
+            throw TransportError.messageNotAllowed(frame.message.kind, connection.peer.role)
         }
     }
 

@@ -15,25 +15,21 @@ package struct TransferSettings: Sendable {
     package var handOver = KVHandOverLimits()
     package var records: BulkRecords
     package var landingMiB: Int
-    package var keptSequences: Int
     package var localFolder: String?
     package var compression: CompressionMode
     package var checksums: Bool
 
-    init(_ reader: inout SettingsReader, role: Role) throws(SettingsError) {
+    init(_ reader: inout SettingsReader) throws(SettingsError) {
         handOver.connections = try reader.integer(
             "kv-connections", default: 1, in: 1...16,
-            "Connections to each decode-worker; each takes up to a core on both sides.")
+            "Connections to each worker that decodes; each takes up to a core on both sides.")
         records = try reader.choice(
             "kv-records", default: BulkRecords.sealed,
             "How KV is encrypted between workers: 'sealed' is faster, 'tls' leaves it to "
                 + "OpenSSL's TLS; 'tls' if either side says so.")
         landingMiB = try reader.integer(
-            "kv-landing", default: role == .decodeWorker ? 1024 : 0, in: 0...(1 << 20),
+            "kv-landing", default: 1024, in: 0...(1 << 20),
             "MiB of KV that may have arrived, or be on its way, and not be in the engine.")
-        keptSequences = try reader.integer(
-            "kept-sequences", default: role == .decodeWorker ? 32 : 0, in: 0...255,
-            "Ended sequences whose KV is kept for the next turn of a conversation.")
         localFolder = try reader.optionalText(
             "local-folder",
             "Folder of the socket through which workers of this host pass KV as memory; "
@@ -56,7 +52,7 @@ package struct TransferSettings: Sendable {
             .appendingPathComponent("pdserve-\(getuid())").path
     }
 
-    /// Where prefill-workers of this host pass memory; nil if none is taken.
+    /// Where other workers of this host pass memory; nil if none is taken.
     ///
     /// Without it KV comes over the network, so a folder that can't be used is no reason to stop.
     func localListener(of instance: InstanceID, logger: Logger) -> LocalListener? {
@@ -75,14 +71,8 @@ package struct TransferSettings: Sendable {
 }
 
 extension WorkerSettings {
-    /// Sequences the engine has to hold: running ones, or prompts, and those kept.
-    var engineSequences: Int {
-        max(1, decodeSequences + transfers.keptSequences, prefillSlots)
-    }
-
     /// What exported KV is written into.
     var exportMemory: any KVMemorySource {
-        common.role == .prefillWorker && transfers.localDirectory != nil
-            ? SharedMemorySource() : OrdinaryKVMemory()
+        transfers.localDirectory != nil ? SharedMemorySource() : OrdinaryKVMemory()
     }
 }

@@ -22,7 +22,7 @@ package enum WorkerMain {
         let common = settings.common
         var identity = try common.identify(incarnation: .random(in: 1 ... .max))
         let relay = WorkerRelay()
-        let engine = try makeEngine(settings, relay: relay, logger: logger)
+        let engine = try loadEngine(settings, relay, runtime)
         let engineFacts = engine.description
         identity.hello.fingerprint = engineFacts.fingerprint
         let (context, hello) = (identity.context, identity.hello)
@@ -31,7 +31,8 @@ package enum WorkerMain {
             allowedRoles: [.gateway, .healthAgent, .administrator], logger: logger)
         let bulk = try BulkListener(
             address: settings.bulkListen, context: context, hello: hello,
-            allowedRoles: [.prefillWorker], records: settings.transfers.records, logger: logger)
+            allowedRoles: [.prefillWorker, .decodeWorker], records: settings.transfers.records,
+            logger: logger)
         let control = try await listener.start()
         let bulkAddress = try bulk.start { relay.serve($0, logger: logger) }
         let description = description(
@@ -41,14 +42,14 @@ package enum WorkerMain {
         let worker = WorkerService(
             description: description, limits: limits(settings, engineFacts), engine: engine,
             relay: relay, listener: listener, scheduler: scheduler, bulk: bulk,
-            local: settings.common.role == .decodeWorker
-                ? settings.transfers.localListener(of: hello.instance, logger: logger) : nil,
+            local: settings.transfers.localListener(of: hello.instance, logger: logger),
             sender: KVSender.Settings(
                 context: context, hello: hello, fingerprint: engineFacts.fingerprint,
                 chunkTokens: engineFacts.microBatchTokens, limits: settings.transfers.handOver,
                 pieces: try pieces(settings), records: settings.transfers.records,
                 usesLocalMemory: settings.transfers.localDirectory != nil),
-            drainDeadline: runtime.settings.shutdownLimit, logger: logger)
+            drainDeadline: runtime.settings.shutdownLimit,
+            reload: reload(settings, runtime), logger: logger)
         let admin = Administration(common, runtime) { worker.complaint }
         logger.notice(
             "the worker is ready",
@@ -65,12 +66,45 @@ package enum WorkerMain {
     private static func pieces(
         _ settings: WorkerSettings
     ) throws -> KVPieceWriter.Settings {
-        let sends = settings.common.role == .prefillWorker && settings.transfers.compression != .off
+        let compresses = settings.transfers.compression != .off
         let codec = settings.kvType.codec
         return KVPieceWriter.Settings(
             compression: settings.transfers.compression, codec: codec,
-            rates: sends ? try CodecSelfTest.run(codec) : nil,
+            rates: compresses ? try CodecSelfTest.run(codec) : nil,
             checksumsRaw: settings.transfers.checksums)
+    }
+
+    /// How a running worker takes up another model: by a new life of its process.
+    private static func reload(
+        _ settings: WorkerSettings, _ runtime: ServiceRuntime
+    ) -> ModelReload {
+        ModelReload(
+            check: { path in
+                if settings.engine == .llama { try LlamaEngine.check(modelPath: path) }
+            },
+            begin: { path in
+                runtime.restart.request(["model": path, "previous-model": settings.modelPath])
+            })
+    }
+
+    /// Loads the model, or starts again with the one before it.
+    private static func loadEngine(
+        _ settings: WorkerSettings, _ relay: WorkerRelay, _ runtime: ServiceRuntime
+    ) throws -> any InferenceEngine {
+        do {
+            return try makeEngine(settings, relay: relay, logger: runtime.logger)
+        } catch {
+            if let previous = settings.previousModelPath, previous != settings.modelPath {
+                runtime.logger.error(
+                    "the model can't be loaded; the one before it is loaded again",
+                    metadata: [
+                        "model": "\(settings.modelPath ?? "")", "before": "\(previous)",
+                        "reason": "\(error)",
+                    ])
+                runtime.restart.request(["model": previous, "previous-model": nil])
+            }
+            throw error
+        }
     }
 
     private static func makeEngine(
@@ -88,7 +122,7 @@ package enum WorkerMain {
             engine.threads = settings.threads
             engine.contextTokens = settings.contextTokens > 0 ? settings.contextTokens : nil
             engine.kvCapacityTokens = settings.kvTokens
-            engine.maximumSequences = settings.engineSequences
+            engine.maximumSequences = settings.work.engineSequences
             engine.kvMemory = settings.exportMemory
             engine.microBatchTokens = max(settings.microBatchTokens, engine.maximumSequences)
             engine.finalRunTokens = min(settings.finalRunTokens, engine.microBatchTokens)
@@ -123,8 +157,10 @@ package enum WorkerMain {
         var engine = SimulatedEngine.Settings()
         let speed = settings.simulatedSpeed
         engine = speed > 0 ? engine.accelerated(by: speed) : .instant
+        engine.modelPath = settings.modelPath ?? ""
         engine.kvCapacityTokens = settings.kvTokens
-        engine.maximumSequences = settings.engineSequences
+        engine.kvBytesPerToken = settings.simulatedKVBytes
+        engine.maximumSequences = settings.work.engineSequences
         engine.kvMemory = settings.exportMemory
         engine.microBatchTokens = max(settings.microBatchTokens, engine.maximumSequences)
         engine.finalRunTokens = min(settings.finalRunTokens, engine.microBatchTokens)
@@ -135,13 +171,16 @@ package enum WorkerMain {
         _ settings: WorkerSettings, _ engine: EngineDescription
     ) -> WorkerLimits {
         var limits = WorkerLimits(
-            prefillSlots: settings.prefillSlots, decodeSequences: settings.decodeSequences,
+            prefillSlots: settings.work.prefillSlots,
+            decodeSequences: settings.work.decodeSequences,
             kvCapacityTokens: engine.kvCapacityTokens, contextTokens: engine.contextTokens,
             kvBytesPerToken: engine.kvBytesPerToken)
         limits.chunkOverheadBytesPerToken = engine.blockOverheadBytesPerToken
         limits.chunkOverheadBytes = engine.blockOverheadBytes
         limits.landingBytes = max(1, settings.transfers.landingMiB) << 20
-        limits.keptSequences = settings.transfers.keptSequences
+        limits.keptSequences = settings.work.keptSequences
+        limits.prefixBlockTokens = settings.work.prefixBlockTokens
+        limits.localPrefills = settings.work.localPrefills
         limits.handOver = settings.transfers.handOver
         return limits
     }
@@ -158,7 +197,9 @@ package enum WorkerMain {
             modelName: engine.modelName, fingerprint: engine.fingerprint,
             contextTokens: engine.contextTokens, kvBytesPerToken: engine.kvBytesPerToken,
             kvCapacityBytes: engine.kvCapacityTokens * engine.kvBytesPerToken,
-            prefillSlots: settings.prefillSlots, decodeSequences: settings.decodeSequences,
-            device: engine.device)
+            prefillSlots: settings.work.prefillSlots,
+            decodeSequences: settings.work.decodeSequences, device: engine.device,
+            initialRole: settings.work.role, scenario: settings.work.scenario,
+            modelPath: settings.modelPath ?? "")
     }
 }

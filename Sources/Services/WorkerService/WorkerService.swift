@@ -22,16 +22,22 @@ package final class WorkerService: Service {
         var machine: WorkerMachine
         var gateways: [LinkID: ControlSession] = [:]
         var scheduler: ControlSession?
-        /// Who else serves, by the scheduler's last word.
-        var view = GroupView.empty
         var links: UInt64 = 0
         /// Connections that bring KV.
         var inbound: [KVLinkID: KVInbound] = [:]
         /// KV that is here and not with the engine, by its first token.
         var landed: [AttemptID: [Int: KVBlock]] = [:]
         var engineMetrics = EngineMetrics()
+        var rates = EngineRates()
+        /// It prefills, or decodes, or has done so.
+        var usesPrefill: Bool
+        var usesDecode: Bool
         var isDrained = false
         var lost: EngineError?
+        /// The model file that was asked for; the next tick looks at it.
+        var wantedModel: String?
+        /// Why it leaves.
+        var farewell = "it was stopped"
     }
 
     let description: InstanceDescription
@@ -42,6 +48,7 @@ package final class WorkerService: Service {
     let buffers = KVBufferPool(
         maximumKeptBytes: WorkerTransferLimits.pooledBufferBytes)
     private let drainDeadline: Duration
+    private let reload: ModelReload?
     let logger: Logger
     let state: Mutex<State>
     let sender: KVSender
@@ -51,11 +58,12 @@ package final class WorkerService: Service {
 
     /// - Parameters:
     ///   - relay: the object whose `engineEvent` was given to the engine as its sink.
+    ///   - reload: nil if its model never changes.
     package init(
         description: InstanceDescription, limits: WorkerLimits, engine: any InferenceEngine,
         relay: WorkerRelay, listener: ControlListener, scheduler: ControlClient,
         bulk: BulkListener, local: LocalListener?, sender: KVSender.Settings,
-        drainDeadline: Duration, logger: Logger
+        drainDeadline: Duration, reload: ModelReload? = nil, logger: Logger
     ) {
         self.description = description
         self.engine = engine
@@ -65,8 +73,15 @@ package final class WorkerService: Service {
         self.bulk = bulk
         self.local = local
         self.drainDeadline = drainDeadline
+        self.reload = reload
         self.logger = logger
-        state = Mutex(State(machine: WorkerMachine(role: description.role, limits: limits)))
+        let machine = WorkerMachine(
+            instance: description.instance, role: description.initialRole, limits: limits,
+            modelPath: description.modelPath)
+        state = Mutex(
+            State(
+                machine: machine, usesPrefill: description.role == .prefillWorker,
+                usesDecode: description.role == .decodeWorker))
         self.sender = KVSender(settings: sender, logger: logger) { [relay] ended in
             relay.service?.transferEnded(ended)
         }
@@ -82,7 +97,11 @@ package final class WorkerService: Service {
     }
 
     package var status: InstanceStatus {
-        state.withLock { $0.machine.status(engine.progress) }
+        state.withLock { status($0) }
+    }
+
+    private func status(_ state: borrowing State) -> InstanceStatus {
+        state.machine.status(engine.progress, rates: state.rates)
     }
 
     // MARK: Life
@@ -123,7 +142,10 @@ package final class WorkerService: Service {
             let (isDrained, lost) = state.withLock { ($0.isDrained, $0.lost) }
             if let lost { throw lost }
             if isDrained { return leave() }
-            guard Task.isShuttingDownGracefully else { continue }
+            guard Task.isShuttingDownGracefully else {
+                changeModel()
+                continue
+            }
             drainEnd = drainEnd ?? now + drainDeadline
             if let drainEnd, now >= drainEnd {
                 logger.warning("the drain deadline has passed; open requests are given up")
@@ -141,7 +163,7 @@ package final class WorkerService: Service {
     /// Says good-bye while the connection stands; a session sends what it has before it closes.
     private func leave() {
         state.withLock { state in
-            state.scheduler?.post(.deregister(Deregister(reason: "it was stopped")))
+            state.scheduler?.post(.deregister(Deregister(reason: state.farewell)))
         }
     }
 
@@ -155,11 +177,13 @@ package final class WorkerService: Service {
     // MARK: Scheduler
 
     private func follow(_ session: ControlSession) async throws {
-        let status = status
-        state.withLock { $0.scheduler = session }
+        state.withLock { state in
+            state.scheduler = session
+            state.machine.schedulerChanged()
+            let status = status(state)
+            session.post(.register(Register(description: description, status: status)))
+        }
         defer { state.withLock { $0.scheduler = nil } }
-        session.post(.register(Register(description: description, status: status)))
-        session.post(.subscribe(Subscribe()))
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask {
                 try await repeatedly(every: .seconds(1)) { self.sendHeartbeat() }
@@ -167,8 +191,8 @@ package final class WorkerService: Service {
             group.addTask { try await session.keepAlive() }
             group.addTask {
                 for try await frame in session.inbound {
-                    guard case .groupView(let view) = frame.message else { continue }
-                    self.state.withLock { $0.view = view }
+                    guard case .assign(let assign) = frame.message else { continue }
+                    self.assigned(assign)
                 }
             }
             try await group.next()
@@ -176,9 +200,54 @@ package final class WorkerService: Service {
         }
     }
 
-    private func sendHeartbeat() {
-        let status = status
-        state.withLock { _ = $0.scheduler?.post(.heartbeat(Heartbeat(status: status))) }
+    private func sendHeartbeat() { state.withLock { sendHeartbeat($0) } }
+
+    private func sendHeartbeat(_ state: borrowing State) {
+        _ = state.scheduler?.post(.heartbeat(Heartbeat(status: status(state))))
+    }
+
+    private func assigned(_ assign: Assign) {
+        logger.info(
+            "a role is assigned",
+            metadata: [
+                "role": "\(assign.role.name)", "number": "\(assign.number)",
+                "group": "\(assign.group?.name ?? "none")",
+            ])
+        handle { $0.assigned(assign, now: ProcessClock.now()) }
+    }
+
+    private func roleChanged(_ role: ServingRole, _ state: inout State) {
+        if role.takesPrompts { state.usesPrefill = true }
+        if role.takesSequences { state.usesDecode = true }
+        let duration = state.machine.assignedAt.map { ProcessClock.now() - $0 } ?? .zero
+        EngineMetrics.roleChanged(description.role, in: duration)
+        logger.notice(
+            "the assigned role is taken up",
+            metadata: [
+                "role": "\(role.name)", "milliseconds": "\(duration.milliseconds)",
+            ])
+        sendHeartbeat(state)
+    }
+
+    /// Looks at the model file that was asked for, outside of the lock, and begins its life.
+    private func changeModel() {
+        guard let path = state.withLock({ $0.wantedModel.take() }) else { return }
+        do {
+            guard let reload else {
+                throw EngineError.modelNotLoaded(
+                    path: path, reason: "this worker's model never changes")
+            }
+            try reload.check(path)
+            logger.notice("another model is loaded", metadata: ["model": "\(path)"])
+            state.withLock { $0.farewell = "it loads \(path)" }
+            reload.begin(path)
+        } catch {
+            logger.error(
+                "another model can't be loaded; the old one stays",
+                metadata: ["model": "\(path)", "reason": "\(error)"])
+            handle { $0.modelLoaded(false) }
+            sendHeartbeat()
+        }
     }
 
     // MARK: Gateways and health-agents
@@ -274,13 +343,17 @@ package final class WorkerService: Service {
 
     func perform(_ action: WorkerAction, _ state: inout State) {
         switch action {
-        case .send(let message, let link): state.gateways[link]?.post(message)
+        case .send(let message, let link):
+            if case .prefillAccepted(let accepted) = message { KVMetrics.accepted(accepted) }
+            state.gateways[link]?.post(message)
         case .broadcast(let message):
             for session in state.gateways.values { session.post(message) }
         case .run(let job): engine.submit(.run(job))
         case .cancelSequence(let sequence): engine.submit(.cancel(sequence))
-        case .adopt(let new, let old, let tokens):
-            engine.submit(.adopt(new, from: old, tokens: tokens))
+        case .fork(let new, let kept, let tokens):
+            engine.submit(.fork(new, from: kept, tokens: tokens))
+        case .export(let sequence, let start): engine.submit(.export(sequence, from: start))
+        case .limitStep(let limit): engine.submit(.limitStep(limit))
         case .openTransfer(let plan): follow(sender.open(plan), &state)
         case .endTransfer(let end): follow(sender.end(end), &state)
         case .abortTransfer(let attempt, let reason):
@@ -295,6 +368,8 @@ package final class WorkerService: Service {
             }
             if state.landed[attempt]?.isEmpty == true { state.landed[attempt] = nil }
         case .dropChunks(let attempt): state.landed[attempt] = nil
+        case .roleChanged(let role): roleChanged(role, &state)
+        case .loadModel(let path): state.wantedModel = path
         case .drained: state.isDrained = true
         }
     }
@@ -307,14 +382,11 @@ package final class WorkerService: Service {
     private func record(_ status: InstanceStatus, now: MonotonicTime) {
         let role = description.role == .prefillWorker ? "prefill" : "decode"
         let progress = engine.progress
-        let (view, landed, kept, keptTokens, stranded) = state.withLock { state in
+        let (machine, usesPrefill, usesDecode) = state.withLock { state in
+            state.rates.record(progress)
             state.engineMetrics.record(progress, of: description.role)
-            return (
-                state.view, state.machine.landedKVBytes, state.machine.keptSequences,
-                state.machine.keptKVTokens, state.machine.strandedKV(now: now)
-            )
+            return (state.machine, state.usesPrefill, state.usesDecode)
         }
-        Gauge(label: "\(role)_group_members").record(view.members.count)
         Gauge(label: "\(role)_free_slots").record(status.freePrefillSlots)
         Gauge(label: "\(role)_running_sequences").record(status.runningSequences)
         Gauge(label: "\(role)_kv_free_bytes").record(status.freeKVBytes)
@@ -322,11 +394,14 @@ package final class WorkerService: Service {
         Gauge(label: "\(role)_engine_steps").record(Int64(clamping: status.engineSteps))
         Gauge(label: "\(role)_engine_kv_used_tokens").record(progress.usedKVTokens)
         Gauge(label: "\(role)_engine_open_sequences").record(progress.openSequences)
-        if description.role == .prefillWorker {
+        Gauge(label: "\(role)_kv_kept_sequences").record(machine.keptSequences)
+        Gauge(label: "\(role)_kv_kept_tokens").record(machine.keptKVTokens)
+        if usesPrefill {
             KVMetrics.held(bytes: sender.heldBytes, stranded: sender.stranded(now: now))
-        } else {
+        }
+        if usesDecode {
             KVMetrics.landed(
-                bytes: landed, kept: kept, keptTokens: keptTokens, stranded: stranded)
+                bytes: machine.landedKVBytes, stranded: machine.strandedKV(now: now))
         }
     }
 }

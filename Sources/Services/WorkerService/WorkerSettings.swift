@@ -41,18 +41,20 @@ package struct WorkerSettings: Sendable {
     package var advertise: String?
     package var engine: Engine
     package var modelPath: String?
+    /// Loaded instead if `modelPath` can't be.
+    package var previousModelPath: String?
     package var modelName: String?
     package var threads: Int
     package var contextTokens: Int
     package var kvTokens: Int
     package var microBatchTokens: Int
     package var finalRunTokens: Int
-    package var prefillSlots: Int
-    package var decodeSequences: Int
+    package var work: WorkSettings
     package var gpuLayers: Int
     package var kvType: KVType
     package var windowKV: WindowKV
     package var simulatedSpeed: Double
+    package var simulatedKVBytes: Int
     package var transfers: TransferSettings
 
     package init(_ reader: inout SettingsReader, role: Role) throws(SettingsError) {
@@ -70,12 +72,14 @@ package struct WorkerSettings: Sendable {
             "Address for KV transfers.")
         advertise = try reader.optionalText(
             "advertise",
-            "Host name or address under which others reach this worker; "
-                + "default: the host of 'listen', or this machine's name.")
+            "Host under which others reach it; default: that of 'listen', or this machine's name.")
         engine = try reader.choice(
             "engine", default: Engine.llama,
             "'llama' computes with libllama, 'simulated' only takes the time it would take.")
         modelPath = try reader.optionalText("model", "The GGUF file to serve.")
+        previousModelPath = try reader.optionalText(
+            "previous-model",
+            "The GGUF file to go back to if 'model' can't be loaded; an upgrade sets it.")
         modelName = try reader.optionalText(
             "model-name", "Name for clients; default: the name written in the model file.")
         threads = try reader.integer(
@@ -95,12 +99,7 @@ package struct WorkerSettings: Sendable {
             "final-run", default: BatchPlanner.Limits.defaultFinalRunTokens, in: 0...8192,
             "Most tokens of the last run of a long prompt, whose KV travels after the first "
                 + "token; 0: as many as are left.")
-        prefillSlots = try reader.integer(
-            "prefill-slots", default: role == .prefillWorker ? 4 : 0, in: 0...256,
-            "Prompts taken at once; more are rejected and go to another worker.")
-        decodeSequences = try reader.integer(
-            "decode-sequences", default: role == .decodeWorker ? 64 : 0, in: 0...255,
-            "Sequences decoded at once.")
+        work = try WorkSettings(&reader, role: role)
         gpuLayers = try reader.integer(
             "gpu-layers", default: -1, in: -1...10_000, "Layers on the device; -1: all.")
         kvType = try reader.choice(
@@ -110,9 +109,12 @@ package struct WorkerSettings: Sendable {
             "window-kv", default: WindowKV.full,
             "What layers with a sliding window keep: 'full' all KV, so that kept prefixes can be "
                 + "shortened, 'window' what the window needs, which takes less memory.")
-        transfers = try TransferSettings(&reader, role: role)
+        transfers = try TransferSettings(&reader)
         simulatedSpeed = try reader.number(
             "simulated-speed", default: 1, in: 0...1_000_000,
             "How many times as fast as its device the simulated engine is; 0: takes no time.")
+        simulatedKVBytes = try reader.integer(
+            "simulated-kv-bytes", default: 2048, in: 16...(1 << 20),
+            "Bytes of KV per token of the simulated engine; the same on all workers.")
     }
 }

@@ -1,5 +1,7 @@
+package import ClusterRules
 import KVHandOver
 import Roles
+import Scheduling
 import ServingTypes
 
 /// What one simulated cluster is made of and what happens to it; drawn from a seed.
@@ -47,6 +49,12 @@ package struct ClusterPlan: Sendable, Hashable {
     package var talkingClients: Double
     /// Tokens with which all prompts begin.
     package var commonTokens: Int
+    /// What the cluster file says: one scenario or two.
+    package var rules: ClusterSpec
+    /// The gateways may begin with a prompt before there is room for its KV.
+    package var beginsWithoutRoom: Bool
+    /// Requests bring priorities, tenants and limits of their own.
+    package var hasClasses: Bool
 
     package init(seed: UInt64) {
         var generator = SeededGenerator(seed: seed &* 0x2545_F491_4F6C_DD1D &+ 1)
@@ -74,6 +82,20 @@ package struct ClusterPlan: Sendable, Hashable {
         connections = draw(0...1) == 0 ? 1 : draw(2...3)
         landingChunks = draw(0...1) == 0 ? draw(1...3) : draw(4...20)
         windowChunks = draw(1...4)
+        beginsWithoutRoom = draw(0...3) == 0
+        hasClasses = draw(0...1) == 0
+        let names = draw(0...1) == 0 ? ["chat", "batch"] : [ScenarioSpec.defaultName]
+        let placements = PlacementName.allCases
+        rules = ClusterSpec(
+            scenarios: names.map { name in
+                var spec = ScenarioSpec(name: name)
+                spec.decodePlacement = draw(0...1) == 0 ? .late : .early
+                spec.placement = placements[draw(0...placements.count * 2) % placements.count]
+                spec.deflection = draw(0...1) == 0
+                spec.decodeOnlyFallback = draw(0...1) == 0
+                spec.prefillOnlyFallback = draw(0...1) == 0
+                return spec
+            })
     }
 
     /// Shorter than in service, so that little virtual time covers them.
@@ -85,6 +107,8 @@ package struct ClusterPlan: Sendable, Hashable {
         limits.answerDeadline = .seconds(1)
         limits.askAgainInterval = .milliseconds(250)
         limits.schedulerGrace = .seconds(2)
+        limits.beginsWithoutRoom = beginsWithoutRoom
+        limits.prefixIndex.blockTokens = 4
         return limits
     }
 

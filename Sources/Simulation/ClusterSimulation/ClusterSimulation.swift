@@ -1,3 +1,4 @@
+import ClusterRules
 import InferenceEngine
 import KVHandOver
 import Roles
@@ -9,7 +10,7 @@ import ServingTypes
 /// or with a failure the circumstances allow, and when all is quiet nothing is left anywhere.
 package final class ClusterSimulation {
     package let plan: ClusterPlan
-    package private(set) var counts = SimulationCounts()
+    package internal(set) var counts = SimulationCounts()
     /// Promises that were broken; empty if the machines are right.
     package private(set) var violations: [String] = []
     /// Depends on everything that happened, in order.
@@ -20,7 +21,7 @@ package final class ClusterSimulation {
     private var generator: SeededGenerator
     private var links: [SimulatedLink] = []
     private var linkCount: UInt64 = 0
-    private var requests: [RequestID: SimulatedRequest] = [:]
+    var requests: [RequestID: SimulatedRequest] = [:]
     private var isStormOver = false
     /// Attempts whose KV was damaged in showers.
     private var damaged: Set<AttemptID> = []
@@ -109,9 +110,17 @@ package final class ClusterSimulation {
     private func job(_ id: RequestID, _ prompt: [TokenID]) -> GenerationJob {
         var sampling = SamplingParameters()
         sampling.seed = UInt64(random(0...1_000_000))
-        return GenerationJob(
+        var job = GenerationJob(
             request: id, modelName: "model", promptTokens: prompt,
             maximumNewTokens: random(1...32), sampling: sampling)
+        let scenarios = plan.rules.scenarios
+        job.scenario = scenarios[random(0...scenarios.count - 1)].name
+        if plan.hasClasses {
+            job.priority = 50 + 10 * random(0...2)
+            job.tenant = "tenant-\(random(1...3))"
+            if random(0...3) == 0 { job.ttftLimit = .seconds(random(4...12)) }
+        }
+        return job
     }
 
     private func randomTokens(_ count: ClosedRange<Int>) -> [TokenID] {
@@ -334,11 +343,13 @@ package final class ClusterSimulation {
         counts.failed[failure.name, default: 0] += 1
         let waited = Duration.nanoseconds(nanoseconds - known.restarted)
         let limits = plan.gatewayLimits
+        let patience = min(
+            limits.placementDeadline, known.job.ttftLimit ?? limits.placementDeadline)
         let isAllowed =
             switch failure {
             case .tooManyRequests: plan.maximumRequests < 4096
-            case .noWorker: waited >= limits.placementDeadline && !plan.weather.isHarmless
-            case .overloaded: waited >= limits.placementDeadline
+            case .noWorker: waited >= patience && !plan.weather.isHarmless
+            case .overloaded: waited >= patience
             case .tooLong: known.neededTokens > plan.longestRequestTokens
             case .attemptsExhausted(let attempts, _):
                 !plan.weather.isHarmless && attempts == limits.maximumAttempts
@@ -372,7 +383,7 @@ package final class ClusterSimulation {
     }
 
     /// A job must be the beginning of the right answer, and ask for what is missing of it.
-    func checkJob(_ job: SequenceJob, machine role: Role) {
+    func checkJob(_ job: SequenceJob) {
         let prompt = Array(job.tokens.dropLast(job.outputTokens))
         guard let known = requests.values.first(where: { $0.job.promptTokens == prompt }) else {
             return expect(false, "a job has a prompt that nobody sent")
@@ -381,11 +392,12 @@ package final class ClusterSimulation {
         expect(
             job.tokens == prompt + known.answer.tokens.prefix(job.outputTokens)
                 && job.sampling == known.job.sampling
-                && job.maximumNewTokens == (role == .prefillWorker ? 1 : missing)
-                && job.maximumNewTokens >= 1
+                // A prefill samples one token, whoever decodes all that are missing.
+                && (job.maximumNewTokens == 1 || job.maximumNewTokens == missing)
+                && job.maximumNewTokens >= 1 && job.importedTokens < job.tokens.count
                 // An answer of one token needs no KV elsewhere.
-                && job.exportsKV == (role == .prefillWorker && missing > 1)
-                && job.retainsKV == (role == .decodeWorker && plan.keptSequences > 0),
+                && !(job.exportsKV && missing == 1)
+                && (job.retainsKV || plan.keptSequences == 0),
             "\(known.job.request) is computed with wrong numbers: \(job)")
     }
 
@@ -451,6 +463,10 @@ package final class ClusterSimulation {
     }
 
     private func checkEnd() {
+        for gateway in gateways where gateway.isUp { note(gateway.placements) }
+        expect(
+            counts.reportedEnds <= counts.reportedArrivals,
+            "\(counts.reportedEnds) requests ended of \(counts.reportedArrivals)")
         guard violations.isEmpty else { return }
         for request in requests.values.sorted(by: { $0.submitted < $1.submitted })
         where !request.hasEnded {
@@ -462,19 +478,5 @@ package final class ClusterSimulation {
         expect(
             scheduler?.servingWorkers == workers.count,
             "only \(scheduler?.servingWorkers ?? 0) of \(workers.count) workers serve in the end")
-    }
-}
-
-extension GenerationFailure {
-    fileprivate var name: String {
-        switch self {
-        case .tooManyRequests: "too many requests"
-        case .noWorker: "no worker"
-        case .overloaded: "overloaded"
-        case .tooLong: "too long"
-        case .attemptsExhausted: "attempts exhausted"
-        case .deadline: "deadline"
-        case .shuttingDown: "shutting down"
-        }
     }
 }

@@ -6,7 +6,9 @@ import ServingTypes
 final class EngineModel {
     enum Command {
         case importKV(SequenceID, start: Int, tokens: [TokenID], isDamaged: Bool)
-        case adopt(SequenceID, from: SequenceID, tokens: Int)
+        case fork(SequenceID, from: SequenceID, tokens: Int)
+        case export(SequenceID, from: Int)
+        case limitStep(Duration?)
         case run(SequenceJob)
         case cancel(SequenceID)
     }
@@ -23,6 +25,8 @@ final class EngineModel {
         var generated: [TokenID] = []
         /// The job has finished and only its KV is left.
         var isRetained = false
+        /// Tokens whose KV is there and still has to leave, before anything else is computed.
+        var exporting: Range<Int>?
         /// The last block was refused; a job that counts on it is dropped.
         var lastBlockWasRefused = false
     }
@@ -34,6 +38,8 @@ final class EngineModel {
     private var sequences: [SequenceID: Sequence] = [:]
     /// Sequences that are not open because their block was refused.
     private var refused: Set<SequenceID> = []
+    private var ledger = KVLedger()
+    private var stepLimit: Duration?
     private var isIterating = false
     private(set) var steps: UInt64 = 0
 
@@ -44,11 +50,13 @@ final class EngineModel {
     }
 
     /// Nothing is to be done.
-    var isQuiet: Bool { inbox.isEmpty && sequences.values.allSatisfy(\.isRetained) }
+    var isQuiet: Bool {
+        inbox.isEmpty && sequences.values.allSatisfy { $0.isRetained && $0.exporting == nil }
+    }
     var hasCommands: Bool { !inbox.isEmpty }
     var openSequences: Int { sequences.count }
-    /// Tokens of KV in use.
-    var usedTokens: Int { sequences.values.reduce(0) { $0 + $1.tokens.count } }
+    /// Tokens of KV in use; what sequences share counts once.
+    var usedTokens: Int { ledger.usedTokens }
 
     var progress: EngineProgress {
         EngineProgress(
@@ -69,15 +77,17 @@ final class EngineModel {
         process.after(process.cluster.randomDuration(upTo: .milliseconds(1))) { [weak self] in
             guard let self else { return }
             takeCommands()
+            exportPresentKV()
             let work = planWork()
             guard !work.isEmpty else {
                 isIterating = false
-                if !inbox.isEmpty { iterate() }
+                if !inbox.isEmpty || sequences.values.contains(where: { $0.exporting != nil }) {
+                    iterate()
+                }
                 return
             }
             let tokens = work.reduce(0) { $0 + $1.tokens }
-            process.after(.microseconds((3000 + 150 * tokens) * plan.engineSlowness)) {
-                [weak self] in
+            process.after(duration(ofStep: tokens)) { [weak self] in
                 guard let self else { return }
                 finish(work)
                 isIterating = false
@@ -93,12 +103,17 @@ final class EngineModel {
             switch command {
             case .cancel(let sequence):
                 refused.remove(sequence)
-                guard sequences.removeValue(forKey: sequence) != nil else { continue }
+                guard sequences[sequence] != nil else { continue }
+                remove(sequence)
                 emit(.other(.cancelled(sequence)))
             case .importKV(let sequence, let start, let tokens, let isDamaged):
                 take(tokens, from: start, for: sequence, isDamaged: isDamaged)
-            case .adopt(let sequence, let from, let tokens):
-                adopt(from, as: sequence, tokens: tokens)
+            case .fork(let sequence, let from, let tokens):
+                fork(from, as: sequence, tokens: tokens)
+            case .export(let sequence, let start):
+                export(sequence, from: start)
+            case .limitStep(let limit):
+                stepLimit = limit
             case .run(let job):
                 start(job)
             }
@@ -121,26 +136,53 @@ final class EngineModel {
         }
         refused.remove(id)
         sequences[id, default: Sequence()].tokens += tokens
+        ledger.add(tokens.count, to: id)
         sequences[id]?.lastBlockWasRefused = false
         emit(.other(.imported(id, tokens: start + tokens.count)))
     }
 
-    private func adopt(_ retained: SequenceID, as id: SequenceID, tokens: Int) {
+    private func fork(_ retained: SequenceID, as id: SequenceID, tokens: Int) {
         guard let present = sequences[retained], present.isRetained, sequences[id] == nil,
-            tokens <= present.tokens.count
+            tokens > 0, tokens <= present.tokens.count
         else {
             return process.cluster.expect(
-                false, "\(process.name) adopts \(retained), which is not retained")
+                false, "\(process.name) forks \(retained), which is not retained")
         }
-        sequences[retained] = nil
-        // A device may fail to shorten KV; then it is lost.
+        // A window of the KV may have moved on.
         guard !process.cluster.happens(.lostHeldKV) else {
             refused.insert(id)
-            let event = EngineEvent.blockRefused(id, expectedToken: 0, reason: "not shortened")
+            let event = EngineEvent.blockRefused(id, expectedToken: 0, reason: "no longer whole")
             return emit(.other(event))
         }
+        refused.remove(id)
         sequences[id] = Sequence(tokens: Array(present.tokens.prefix(tokens)))
+        ledger.fork(id, from: retained, tokens: tokens)
         emit(.other(.imported(id, tokens: tokens)))
+    }
+
+    private func export(_ id: SequenceID, from start: Int) {
+        guard let present = sequences[id], present.isRetained, present.exporting == nil,
+            0...present.tokens.count ~= start
+        else {
+            return process.cluster.expect(
+                false, "\(process.name) exports \(id) from \(start) on, which is not retained")
+        }
+        sequences[id]?.exporting = start..<present.tokens.count
+    }
+
+    /// One block of each sequence with KV that has to leave.
+    private func exportPresentKV() {
+        for (id, sequence) in sequences.sorted(by: { $0.key.value < $1.key.value }) {
+            guard let range = sequence.exporting else { continue }
+            let block = range.prefix(plan.microBatchTokens)
+            let rest = block.upperBound..<range.upperBound
+            sequences[id]?.exporting = rest.isEmpty ? nil : rest
+            if !block.isEmpty {
+                let tokens = Array(sequence.tokens[block])
+                emit(.exported(id, start: block.lowerBound, tokens: tokens))
+            }
+            if rest.isEmpty, sequence.isRetained { emit(.other(.exportEnded(id))) }
+        }
     }
 
     private func start(_ job: SequenceJob) {
@@ -159,6 +201,9 @@ final class EngineModel {
         sequences[job.sequence] = present
         sequences[job.sequence]?.job = job
         sequences[job.sequence]?.lastBlockWasRefused = false
+        if job.exportsKV, job.exportedFrom < job.importedTokens {
+            sequences[job.sequence]?.exporting = job.exportedFrom..<job.importedTokens
+        }
         refused.remove(job.sequence)
     }
 
@@ -173,12 +218,26 @@ final class EngineModel {
         var tokens: Int
     }
 
+    private func duration(ofStep tokens: Int) -> Duration {
+        .microseconds((3000 + 150 * tokens) * plan.engineSlowness)
+    }
+
+    /// Prompt tokens of an iteration: fewer while sequences decode, if its time is limited.
+    private var promptTokens: Int {
+        guard let stepLimit, sequences.values.contains(where: { !$0.generated.isEmpty }) else {
+            return plan.microBatchTokens
+        }
+        let left = stepLimit - duration(ofStep: 0)
+        let perToken = duration(ofStep: 1) - duration(ofStep: 0)
+        return min(plan.microBatchTokens, max(StepBudget.fewestTokens, Int(left / perToken)))
+    }
+
     /// One token for each decoding sequence, the rest for prompts in order of arrival.
     private func planWork() -> [Work] {
         var work: [Work] = []
-        var left = plan.microBatchTokens
+        var left = promptTokens
         for (id, sequence) in sequences.sorted(by: { $0.key.value < $1.key.value }) {
-            guard let job = sequence.job else { continue }
+            guard let job = sequence.job, sequence.exporting == nil else { continue }
             let missing = job.tokens.count + sequence.generated.count - sequence.tokens.count
             let tokens = min(missing, !sequence.generated.isEmpty ? 1 : left)
             guard tokens > 0 else { continue }
@@ -204,6 +263,7 @@ final class EngineModel {
         let start = sequence.tokens.count
         let computed = Array(known[start..<start + work.tokens])
         sequence.tokens += computed
+        ledger.add(computed.count, to: work.sequence)
         sequences[work.sequence] = sequence
         let exported = known[min(max(start, job.exportedFrom), start + work.tokens)...]
             .prefix(upTo: start + work.tokens)
@@ -220,14 +280,22 @@ final class EngineModel {
         if sequence.generated.count == job.maximumNewTokens { reason = .length }
         if token == ModelFunction.endToken { reason = .stop }
         if reason != nil {
-            sequences[work.sequence] =
-                job.retainsKV ? Sequence(tokens: sequence.tokens, isRetained: true) : nil
+            if job.retainsKV {
+                sequences[work.sequence] = Sequence(tokens: sequence.tokens, isRetained: true)
+            } else {
+                remove(work.sequence)
+            }
         }
         emit(.other(.token(work.sequence, TokenOutput(token: token), finish: reason)))
     }
 
     private func fail(_ sequence: SequenceID, _ error: EngineError) {
-        sequences[sequence] = nil
+        remove(sequence)
         emit(.other(.failed(sequence, error)))
+    }
+
+    private func remove(_ sequence: SequenceID) {
+        sequences[sequence] = nil
+        ledger.remove(sequence)
     }
 }

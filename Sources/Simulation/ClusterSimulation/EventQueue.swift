@@ -1,5 +1,5 @@
 /// Things to come, by time; equal times in the order they were added.
-struct EventQueue {
+package struct EventQueue {
     private struct Entry {
         var nanoseconds: Int64
         var number: UInt64
@@ -13,7 +13,9 @@ struct EventQueue {
     private var heap: [Entry] = []
     private var added: UInt64 = 0
 
-    mutating func add(at nanoseconds: Int64, _ body: @escaping () -> Void) {
+    package init() {}
+
+    package mutating func add(at nanoseconds: Int64, _ body: @escaping () -> Void) {
         added += 1
         heap.append(Entry(nanoseconds: nanoseconds, number: added, body: body))
         var index = heap.count - 1
@@ -23,7 +25,7 @@ struct EventQueue {
         }
     }
 
-    mutating func next() -> (nanoseconds: Int64, body: () -> Void)? {
+    package mutating func next() -> (nanoseconds: Int64, body: () -> Void)? {
         guard let first = heap.first else { return nil }
         let last = heap.removeLast()
         if !heap.isEmpty {

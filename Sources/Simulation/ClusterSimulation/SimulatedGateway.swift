@@ -5,6 +5,7 @@ import ServingTypes
 final class SimulatedGateway: SimulatedProcess {
     private let plan: ClusterPlan
     private var machine: GatewayMachine
+    private var reader = ViewReader()
     private var scheduler: SimulatedLink?
     private var workers: [InstanceID: SimulatedLink] = [:]
     private var dialing: Set<InstanceID> = []
@@ -21,8 +22,11 @@ final class SimulatedGateway: SimulatedProcess {
 
     override func begin() {
         machine = GatewayMachine(limits: plan.gatewayLimits, seed: plan.seed &+ life)
+        perform(machine.rulesChanged(plan.rules, now: now))
+        reader = ViewReader()
         every(.milliseconds(100)) { [unowned self] in
             perform(machine.tick(now: now))
+            report(machine.takeTraffic(now: now))
             connect()
         }
         dialScheduler()
@@ -32,12 +36,16 @@ final class SimulatedGateway: SimulatedProcess {
         for request in open.union(unread).sorted(by: { $0.low < $1.low }) {
             cluster.lostGateway(request)
         }
+        cluster.note(machine.counts)
         open = []
         unread = []
         scheduler = nil
         workers = [:]
         dialing = []
     }
+
+    /// How it has placed requests since it started.
+    var placements: PlacementCounts { machine.counts }
 
     override func check() {
         cluster.expect(
@@ -76,6 +84,7 @@ final class SimulatedGateway: SimulatedProcess {
                 return
             }
             scheduler = link
+            reader.connected()
             link.send(.subscribe(Subscribe()), from: self)
         }
     }
@@ -115,12 +124,31 @@ final class SimulatedGateway: SimulatedProcess {
     override func received(
         _ message: ControlMessage, tokens: [TokenID], on link: SimulatedLink
     ) {
-        if case .groupView(let view) = message {
-            perform(machine.viewChanged(view, now: now))
-            connect()
-        } else if link !== scheduler {
+        switch message {
+        case .groupView(let page):
+            if let view = reader.received(page) { follow(view) }
+        case .groupViewChange(let change):
+            switch reader.received(change) {
+            case .nothing: break
+            case .view(let view): follow(view)
+            case .outOfStep: link.send(.subscribe(Subscribe()), from: self)
+            }
+        default:
+            guard link !== scheduler else { return }
             perform(machine.received(message, from: link.acceptor.name, now: now))
         }
+    }
+
+    private func follow(_ view: GroupView) {
+        perform(machine.viewChanged(view, now: now))
+        connect()
+    }
+
+    private func report(_ traffic: [GroupTraffic]) {
+        cluster.note(traffic)
+        guard !traffic.isEmpty else { return }
+        let report = TrafficReport(interval: .milliseconds(100), groups: traffic)
+        scheduler?.send(.trafficReport(report), from: self)
     }
 
     // MARK: Actions
@@ -132,6 +160,9 @@ final class SimulatedGateway: SimulatedProcess {
                 cluster.expect(
                     workers[instance] != nil, "\(name) sends to \(instance), not connected")
                 workers[instance]?.send(message, tokens: tokens ?? [], from: self)
+            case .started(let request, let cachedTokens):
+                cluster.expect(open.contains(request), "\(name) starts for nobody")
+                cluster.started(request, cachedTokens: cachedTokens)
             case .deliver(let request, let tokens):
                 cluster.expect(open.contains(request), "\(name) delivers to nobody")
                 cluster.delivered(request, tokens.map(\.token))

@@ -9,6 +9,8 @@ struct SimulatedRequest {
     let answer: (tokens: [TokenID], finish: FinishReason)
     var received: [TokenID] = []
     var hasEnded = false
+    /// Its client was told that its prompt is being computed.
+    var hasStarted = false
 
     init(job: GenerationJob, submitted: Int64) {
         self.job = job

@@ -22,7 +22,9 @@ final class SimulatedWorker: SimulatedProcess {
 
     init(_ name: String, role: Role, plan: ClusterPlan, cluster: ClusterSimulation) {
         self.plan = plan
-        machine = WorkerMachine(role: role, limits: plan.workerLimits)
+        machine = WorkerMachine(
+            instance: InstanceID(name), role: ServingRole(usualFor: role),
+            limits: plan.workerLimits)
         super.init(name, role: role, cluster: cluster)
     }
 
@@ -33,7 +35,8 @@ final class SimulatedWorker: SimulatedProcess {
             && landed.isEmpty && machine.landedKVBytes == 0 && engine?.isQuiet != false
             && (engine == nil || engine?.openSequences == machine.keptSequences)
             && status.reservedKVBytes == 0
-            && (status.isDraining || status.freePrefillSlots == description.prefillSlots)
+            && (status.isDraining || !machine.role.takesPrompts
+                || status.freePrefillSlots == description.prefillSlots)
     }
 
     private var status: InstanceStatus {
@@ -49,12 +52,13 @@ final class SimulatedWorker: SimulatedProcess {
             bulkAddress: NetworkAddress(host: name.name, port: 2), modelName: "model",
             fingerprint: cluster.fingerprint, contextTokens: plan.contextTokens,
             kvBytesPerToken: 16, kvCapacityBytes: 16 * plan.kvCapacityTokens,
-            prefillSlots: role == .prefillWorker ? plan.prefillSlots : 0,
-            decodeSequences: role == .decodeWorker ? plan.decodeSequences : 0, device: "model")
+            prefillSlots: plan.prefillSlots, decodeSequences: plan.decodeSequences,
+            device: "model")
     }
 
     override func begin() {
-        machine = WorkerMachine(role: role, limits: plan.workerLimits)
+        machine = WorkerMachine(
+            instance: name, role: ServingRole(usualFor: role), limits: plan.workerLimits)
         engine = EngineModel(process: self, plan: plan) { [unowned self] in happened($0) }
         every(.milliseconds(200)) { [unowned self] in tick() }
         every(.milliseconds(400)) { [unowned self] in
@@ -92,12 +96,13 @@ final class SimulatedWorker: SimulatedProcess {
             sending.count <= plan.prefillSlots, "\(name) sends KV of \(sending.count) prompts")
         cluster.expect(
             machine.landedKVBytes <= plan.workerLimits.landingBytes, "\(name) lands too much")
-        guard role == .decodeWorker, let engine, !engine.hasCommands else { return }
+        guard let engine, !engine.hasCommands else { return }
         cluster.expect(
-            engine.usedTokens <= reserved + machine.keptKVTokens,
-            "\(name) uses \(engine.usedTokens) tokens, reserved \(reserved)")
+            engine.usedTokens <= machine.promisedKVTokens + machine.keptKVTokens,
+            "\(name) uses \(engine.usedTokens) tokens, promised \(machine.promisedKVTokens)")
         cluster.expect(
-            engine.openSequences <= plan.decodeSequences + plan.keptSequences,
+            engine.openSequences
+                <= plan.prefillSlots + plan.decodeSequences + plan.keptSequences,
             "\(name) has \(engine.openSequences) sequences open")
     }
 
@@ -119,6 +124,7 @@ final class SimulatedWorker: SimulatedProcess {
                 return
             }
             scheduler = link
+            machine.schedulerChanged()
             link.send(.register(Register(description: description, status: status)), from: self)
         }
     }
@@ -147,8 +153,10 @@ final class SimulatedWorker: SimulatedProcess {
         switch message {
         case .ping(let ping):
             link.send(.pong(Pong(number: ping.number, status: status)), from: self)
-        case .refusal, .groupView:
+        case .refusal:
             break
+        case .assign(let assign):
+            perform(machine.assigned(assign, now: now))
         case .kvOffer, .kvEnd, .kvAbort: receivedKV(message, on: link)
         case .kvGrant, .kvCredit, .kvResend, .kvDone:
             destinations[link.acceptor.name]?.received(message, on: link)
@@ -198,16 +206,22 @@ final class SimulatedWorker: SimulatedProcess {
                     gateway.send(message, from: self)
                 }
             case .run(let job):
-                cluster.checkJob(job, machine: role)
+                cluster.checkJob(job)
                 engine?.submit(.run(job))
             case .cancelSequence(let sequence): engine?.submit(.cancel(sequence))
             case .openTransfer(let plan): open(plan)
             case .endTransfer(let end): sending[end.attempt]?.finish(end)
             case .abortTransfer(let attempt, let reason):
                 sending[attempt]?.abort(attempt, reason: reason)
-            case .adopt(let sequence, let from, let tokens):
+            case .fork(let sequence, let from, let tokens):
                 cluster.note(heldTokens: tokens)
-                engine?.submit(.adopt(sequence, from: from, tokens: tokens))
+                engine?.submit(.fork(sequence, from: from, tokens: tokens))
+            case .export(let sequence, let start):
+                engine?.submit(.export(sequence, from: start))
+            case .limitStep(let limit): engine?.submit(.limitStep(limit))
+            case .roleChanged:
+                scheduler?.send(.heartbeat(Heartbeat(status: status)), from: self)
+            case .loadModel: perform(machine.modelLoaded(false))
             case .sendKV(let message, let to): inbound[to]?.send(message, from: self)
             case .importChunks(let sequence, let attempt, let starts):
                 importChunks(starts, of: attempt, as: sequence)

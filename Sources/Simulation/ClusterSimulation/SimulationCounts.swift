@@ -25,6 +25,17 @@ package struct SimulationCounts: Sendable, Hashable {
     package var cutChunks = 0
     /// Looks at which some KV made no progress.
     package var strandedLooks = 0
+    /// How the gateways placed requests.
+    package var early = 0
+    package var late = 0
+    package var deflected = 0
+    package var decodeOnly = 0
+    package var prefillOnly = 0
+    /// What their reports to the scheduler add up to.
+    package var reportedArrivals = 0
+    package var reportedEnds = 0
+    /// Prompt tokens that need not be computed, as clients are told.
+    package var cachedTokens = 0
 
     package init() {}
 }

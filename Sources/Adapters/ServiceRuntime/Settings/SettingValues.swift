@@ -1,9 +1,9 @@
 import ServingTypes
 
 /// Reading of values as people write them.
-enum SettingValues {
+package enum SettingValues {
     /// `250ms`, `1.5s`, `2m`, `1h`; a bare `0`.
-    static func duration(_ text: String) -> Duration? {
+    package static func duration(_ text: String) -> Duration? {
         if text == "0" { return .zero }
         let units: [(String, Double)] = [
             ("ms", 1e-3), ("us", 1e-6), ("µs", 1e-6), ("ns", 1e-9), ("s", 1), ("m", 60),
@@ -18,7 +18,7 @@ enum SettingValues {
         return nil
     }
 
-    static func text(_ duration: Duration) -> String {
+    package static func text(_ duration: Duration) -> String {
         let nanoseconds = duration.nanoseconds
         for (unit, size) in [
             ("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000),
@@ -60,7 +60,7 @@ enum SettingValues {
         return Double(text)
     }
 
-    static func bool(_ text: String) -> Bool? {
+    package static func bool(_ text: String) -> Bool? {
         switch text.lowercased() {
         case "true", "yes", "on", "1": true
         case "false", "no", "off", "0": false
@@ -73,7 +73,7 @@ enum SettingValues {
     }
 
     /// Number of single-character changes between two names, to find what a typo meant.
-    static func distance(_ left: String, _ right: String) -> Int {
+    package static func distance(_ left: String, _ right: String) -> Int {
         let (left, right) = (Array(left), Array(right))
         var row = Array(0...right.count)
         for (i, a) in left.enumerated() {

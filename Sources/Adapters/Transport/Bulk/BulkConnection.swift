@@ -34,7 +34,7 @@ package final class BulkConnection: Sendable {
         deadline: Duration = TransportLimits.handshake
     ) throws(TransportError) -> BulkConnection {
         let policy = try PeerPolicy(
-            context: context, hello: hello, roles: [expects.role], instance: expects.instance,
+            context: context, hello: hello, roles: expects.roles, instance: expects.instance,
             accepts: accepts)
         let deadline = Deadline(after: min(deadline, TransportLimits.handshake))
         let file = try Sockets.connect(to: address, deadline: deadline)

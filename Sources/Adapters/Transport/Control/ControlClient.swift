@@ -33,7 +33,7 @@ package struct ControlClient: Sendable {
         eventLoopGroup: any EventLoopGroup = .singletonMultiThreadedEventLoopGroup, logger: Logger
     ) throws(TransportError) {
         policy = try PeerPolicy(
-            context: context, hello: hello, roles: [expects.role], instance: expects.instance,
+            context: context, hello: hello, roles: expects.roles, instance: expects.instance,
             accepts: accepts)
         self.address = address
         self.context = context

@@ -26,15 +26,17 @@ package final class ControlListener: Sendable {
     /// - Parameters:
     ///   - address: port 0 takes a free one.
     ///   - hello: names the same process as the context's certificate.
+    ///   - connectionLimit: open connections; more are closed at once.
     package convenience init(
         address: NetworkAddress, context: TLSContext, hello: Hello, allowedRoles: Set<Role>,
         accepts: HelloCheck? = nil, idle: Duration = TransportLimits.idle,
+        connectionLimit: Int = TransportLimits.controlConnections,
         eventLoopGroup: any EventLoopGroup = .singletonMultiThreadedEventLoopGroup, logger: Logger
     ) throws(TransportError) {
         try self.init(
             address: address, context: context, hello: hello, allowedRoles: allowedRoles,
             accepts: accepts, limits: ControlHandler.Limits(idle: idle),
-            eventLoopGroup: eventLoopGroup, logger: logger)
+            connectionLimit: connectionLimit, eventLoopGroup: eventLoopGroup, logger: logger)
     }
 
     init(

@@ -55,8 +55,22 @@ package final class ControlSession: Sendable {
         _ message: ControlMessage, stream: UInt32 = 0, flags: FrameFlags = [],
         payload: [UInt8] = []
     ) throws(WireError) {
-        let frame = try encodeFrame(
-            message, stream: stream, payloadBytes: payload.count, flags: flags)
+        enqueue(
+            try encodeFrame(message, stream: stream, payloadBytes: payload.count, flags: flags),
+            payload: payload)
+    }
+
+    /// Sends one message to many; it is encoded once.
+    ///
+    /// - Throws: if the message can't be written; the sessions stay as they are.
+    package static func send(
+        _ message: ControlMessage, to sessions: [ControlSession]
+    ) throws(WireError) {
+        let frame = try encodeFrame(message, stream: 0, payloadBytes: 0, flags: [])
+        for session in sessions { session.enqueue(frame, payload: []) }
+    }
+
+    private func enqueue(_ frame: [UInt8], payload: [UInt8]) {
         let decision: Decision = outgoing.withLock { outgoing in
             guard outgoing.isOpen else { return .nothing }
             let waitingBytes = outgoing.waitingBytes + frame.count + payload.count

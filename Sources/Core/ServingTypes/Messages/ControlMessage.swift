@@ -13,6 +13,12 @@ package enum ControlMessage: Hashable, Sendable {
     case healthReport(HealthReport)
     case clusterStatusRequest(ClusterStatusRequest)
     case clusterStatus(ClusterStatus)
+    case groupViewChange(GroupViewChange)
+    case assign(Assign)
+    case clusterRules(ClusterRules)
+    case trafficReport(TrafficReport)
+    case adminRequest(AdminRequest)
+    case adminReply(AdminReply)
 
     case reserveKV(ReserveKV)
     case reservationGranted(ReservationGranted)
@@ -25,6 +31,7 @@ package enum ControlMessage: Hashable, Sendable {
     case tokenBatch(TokenBatch)
     case requestFailed(RequestFailed)
     case cancelRequest(CancelRequest)
+    case placeKV(PlaceKV)
 
     case kvOffer(KVOffer)
     case kvGrant(KVGrant)
@@ -50,6 +57,12 @@ package enum ControlMessage: Hashable, Sendable {
         case .healthReport: .healthReport
         case .clusterStatusRequest: .clusterStatusRequest
         case .clusterStatus: .clusterStatus
+        case .groupViewChange: .groupViewChange
+        case .assign: .assign
+        case .clusterRules: .clusterRules
+        case .trafficReport: .trafficReport
+        case .adminRequest: .adminRequest
+        case .adminReply: .adminReply
         case .reserveKV: .reserveKV
         case .reservationGranted: .reservationGranted
         case .reservationRefused: .reservationRefused
@@ -61,6 +74,7 @@ package enum ControlMessage: Hashable, Sendable {
         case .tokenBatch: .tokenBatch
         case .requestFailed: .requestFailed
         case .cancelRequest: .cancelRequest
+        case .placeKV: .placeKV
         case .kvOffer: .kvOffer
         case .kvGrant: .kvGrant
         case .kvChunk: .kvChunk

@@ -13,6 +13,12 @@ package enum MessageKind: UInt8, Sendable, CaseIterable {
     case healthReport = 21
     case clusterStatusRequest = 22
     case clusterStatus = 23
+    case groupViewChange = 24
+    case assign = 25
+    case clusterRules = 26
+    case trafficReport = 27
+    case adminRequest = 28
+    case adminReply = 29
 
     case reserveKV = 32
     case reservationGranted = 33
@@ -25,6 +31,7 @@ package enum MessageKind: UInt8, Sendable, CaseIterable {
     case tokenBatch = 40
     case requestFailed = 41
     case cancelRequest = 42
+    case placeKV = 43
 
     case kvOffer = 64
     case kvGrant = 65
@@ -49,8 +56,10 @@ package enum MessageKind: UInt8, Sendable, CaseIterable {
     /// Largest control message of this kind in bytes.
     package var maximumControlBytes: Int {
         switch self {
-        case .groupView, .clusterStatus: 1 << 20
-        case .healthReport, .tokenBatch, .reserveKV, .prefillOffer, .kvEnd: 256 << 10
+        case .groupView, .groupViewChange, .clusterStatus, .clusterRules: 1 << 20
+        case .adminReply: 64 << 10
+        case .healthReport, .trafficReport, .tokenBatch, .reserveKV, .prefillOffer, .kvEnd:
+            256 << 10
         default: 4 << 10
         }
     }
@@ -71,15 +80,17 @@ package enum MessageKind: UInt8, Sendable, CaseIterable {
         case .hello, .refusal, .ping, .pong: true
         case .register, .heartbeat, .deregister: role.isWorker
         case .subscribe: role != .scheduler
-        case .groupView, .clusterStatus: role == .scheduler
+        case .groupView, .groupViewChange, .clusterStatus, .assign, .clusterRules, .adminReply:
+            role == .scheduler
         case .healthReport: role == .healthAgent
-        case .clusterStatusRequest: role == .administrator
-        case .reserveKV, .prefillOffer, .cancelRequest: role == .gateway
-        case .reservationGranted, .reservationRefused, .kvRoomOpen: role == .decodeWorker
-        case .prefillAccepted, .prefillRejected, .slotsOpen: role == .prefillWorker
-        case .tokenBatch, .requestFailed: role.isWorker
-        case .kvOffer, .kvChunk, .kvMemory, .kvEnd, .kvAbort: role == .prefillWorker
-        case .kvGrant, .kvCredit, .kvResend, .kvDone: role == .decodeWorker
+        case .trafficReport: role == .gateway
+        case .clusterStatusRequest, .adminRequest: role == .administrator
+        case .reserveKV, .prefillOffer, .placeKV, .cancelRequest: role == .gateway
+        // A worker's role in the cluster changes while it lives; its certificate does not.
+        case .reservationGranted, .reservationRefused, .kvRoomOpen, .prefillAccepted,
+            .prefillRejected, .slotsOpen, .tokenBatch, .requestFailed, .kvOffer, .kvChunk,
+            .kvMemory, .kvEnd, .kvAbort, .kvGrant, .kvCredit, .kvResend, .kvDone:
+            role.isWorker
         }
     }
 }

@@ -28,7 +28,13 @@ package struct AttemptTerms: Hashable, Sendable {
 /// Payload: the tokens.
 package struct ReserveKV: Hashable, Sendable {
     package var terms: AttemptTerms
-    package init(terms: AttemptTerms) { self.terms = terms }
+    /// No worker that decodes is left: a worker of another role takes it too, if it can.
+    package var isFallback: Bool
+
+    package init(terms: AttemptTerms, isFallback: Bool = false) {
+        self.terms = terms
+        self.isFallback = isFallback
+    }
 }
 
 /// Decode-worker to gateway: the room is promised until the deadline.
@@ -65,33 +71,74 @@ package struct ReservationRefused: Hashable, Sendable {
     }
 }
 
-/// Gateway to prefill-worker: compute this prompt now, or say no at once.
-///
-/// Payload: the tokens.
-package struct PrefillOffer: Hashable, Sendable {
-    package var terms: AttemptTerms
-    package var decodeInstance: InstanceID
-    package var decodeBulkAddress: NetworkAddress
+/// Where a prompt's KV goes.
+package struct KVTarget: Hashable, Sendable {
+    package var instance: InstanceID
+    package var bulkAddress: NetworkAddress
     package var secret: ReservationSecret
     /// As in `ReservationGranted`.
     package var heldTokens: Int
 
     package init(
+        instance: InstanceID, bulkAddress: NetworkAddress, secret: ReservationSecret,
+        heldTokens: Int = 0
+    ) {
+        self.instance = instance
+        self.bulkAddress = bulkAddress
+        self.secret = secret
+        self.heldTokens = heldTokens
+    }
+}
+
+/// Gateway to prefill-worker: compute this prompt now, or say no at once.
+///
+/// Payload: the tokens. A worker that is its own target computes the prompt where it decodes.
+package struct PrefillOffer: Hashable, Sendable {
+    package var terms: AttemptTerms
+    /// Nil: the KV stays in its slot until `PlaceKV` says where it goes (late placement).
+    package var target: KVTarget?
+    /// No worker that prefills is left: a worker of another role takes it too, if it can.
+    package var isFallback: Bool
+
+    package init(terms: AttemptTerms, target: KVTarget?, isFallback: Bool = false) {
+        self.terms = terms
+        self.target = target
+        self.isFallback = isFallback
+    }
+
+    package init(
         terms: AttemptTerms, decodeInstance: InstanceID, decodeBulkAddress: NetworkAddress,
         secret: ReservationSecret, heldTokens: Int = 0
     ) {
-        self.terms = terms
-        self.decodeInstance = decodeInstance
-        self.decodeBulkAddress = decodeBulkAddress
-        self.secret = secret
-        self.heldTokens = heldTokens
+        self.init(
+            terms: terms,
+            target: KVTarget(
+                instance: decodeInstance, bulkAddress: decodeBulkAddress, secret: secret,
+                heldTokens: heldTokens))
+    }
+}
+
+/// Gateway to prefill-worker: where the KV of a prompt that was offered without a target goes.
+package struct PlaceKV: Hashable, Sendable {
+    package var attempt: AttemptID
+    package var target: KVTarget
+
+    package init(attempt: AttemptID, target: KVTarget) {
+        self.attempt = attempt
+        self.target = target
     }
 }
 
 /// Prefill-worker to gateway: the prompt has a slot.
 package struct PrefillAccepted: Hashable, Sendable {
     package var attempt: AttemptID
-    package init(attempt: AttemptID) { self.attempt = attempt }
+    /// Leading tokens of the prompt whose KV is there already and need not be computed.
+    package var cachedTokens: Int
+
+    package init(attempt: AttemptID, cachedTokens: Int = 0) {
+        self.attempt = attempt
+        self.cachedTokens = cachedTokens
+    }
 }
 
 /// Prefill-worker to gateway: no slot is free, or the prompt can't be computed here.

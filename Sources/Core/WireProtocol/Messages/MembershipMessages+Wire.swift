@@ -4,6 +4,12 @@ import ServingTypes
 
 private let memory = 0...WireLimits.memoryBytes
 private let slots = 0...WireLimits.slots
+/// Not negative and finite; a comparison with NaN is false.
+private let measured = 0...Double.greatestFiniteMagnitude
+
+extension ServingRole {
+    var wire: Pdserve__Wire__ServingRole { Pdserve__Wire__ServingRole(UInt32(rawValue)) }
+}
 
 extension InstanceDescription: @unsafe WireForm {
     init(wire: Pdserve__Wire__InstanceDescription) throws(WireError) {
@@ -39,7 +45,14 @@ extension InstanceDescription: @unsafe WireForm {
             decodeSequences: try unsafe read(
                 wire.decode_sequences, slots, "InstanceDescription.decode_sequences"),
             device: try unsafe readText(
-                wire.device, limit: WireLimits.nameBytes, "InstanceDescription.device"))
+                wire.device, limit: WireLimits.nameBytes, "InstanceDescription.device"),
+            initialRole: try readOptionalValue(
+                unsafe wire.initial_role.rawValue, "InstanceDescription.initial_role"),
+            scenario: try unsafe readText(
+                wire.scenario, limit: WireLimits.identifierBytes, "InstanceDescription.scenario"),
+            modelPath: try unsafe readText(
+                wire.model_path, limit: WireLimits.modelPathBytes,
+                "InstanceDescription.model_path"))
     }
 
     func wire(in arena: MessageArena) throws(WireError) -> Pdserve__Wire__InstanceDescription {
@@ -73,6 +86,11 @@ extension InstanceDescription: @unsafe WireForm {
             decodeSequences, slots, "InstanceDescription.decode_sequences")
         unsafe wire.device = try arena.writeText(
             device, limit: WireLimits.nameBytes, "InstanceDescription.device")
+        unsafe wire.initial_role = initialRole.wire
+        unsafe wire.scenario = try arena.writeText(
+            scenario, limit: WireLimits.identifierBytes, "InstanceDescription.scenario")
+        unsafe wire.model_path = try arena.writeText(
+            modelPath, limit: WireLimits.modelPathBytes, "InstanceDescription.model_path")
         return unsafe wire
     }
 }
@@ -90,6 +108,17 @@ extension InstanceStatus: @unsafe WireForm {
         engineSteps = unsafe wire.engine_steps
         stepAgeMilliseconds = unsafe wire.step_age_milliseconds
         isDraining = unsafe wire.is_draining != 0
+        role =
+            try readOptionalValue(unsafe wire.role.rawValue, "InstanceStatus.role") ?? .spare
+        assignment = unsafe wire.assignment
+        localPrefills = try unsafe read(
+            wire.local_prefills, slots, "InstanceStatus.local_prefills")
+        prefillTokensPerSecond = try checked(
+            unsafe wire.prefill_tokens_per_second, measured,
+            "InstanceStatus.prefill_tokens_per_second")
+        decodeStepMilliseconds = try checked(
+            unsafe wire.decode_step_milliseconds, measured,
+            "InstanceStatus.decode_step_milliseconds")
     }
 
     func wire(in arena: MessageArena) throws(WireError) -> Pdserve__Wire__InstanceStatus {
@@ -106,48 +135,14 @@ extension InstanceStatus: @unsafe WireForm {
         unsafe wire.engine_steps = engineSteps
         unsafe wire.step_age_milliseconds = stepAgeMilliseconds
         unsafe wire.is_draining = isDraining ? 1 : 0
-        return unsafe wire
-    }
-}
-
-extension GroupMember: @unsafe WireForm {
-    init(wire: Pdserve__Wire__GroupMember) throws(WireError) {
-        self.init(
-            description: try unsafe readForm(wire.description, "GroupMember.description"),
-            state: try readValue(unsafe wire.state.rawValue, "GroupMember.state"),
-            status: try unsafe readForm(wire.status, "GroupMember.status"),
-            reason: try unsafe readText(
-                wire.reason, limit: WireLimits.reasonBytes, "GroupMember.reason"))
-    }
-
-    func wire(in arena: MessageArena) throws(WireError) -> Pdserve__Wire__GroupMember {
-        var wire = unsafe Pdserve__Wire__GroupMember()
-        unsafe pdserve__wire__group_member__init(&wire)
-        unsafe wire.description = try arena.writeForm(description)
-        unsafe wire.state = Pdserve__Wire__InstanceState(UInt32(state.rawValue))
-        unsafe wire.status = try arena.writeForm(status)
-        unsafe wire.reason = try arena.writeReason(reason)
-        return unsafe wire
-    }
-}
-
-extension GroupView: @unsafe WireForm {
-    init(wire: Pdserve__Wire__GroupView) throws(WireError) {
-        self.init(
-            epoch: unsafe wire.epoch, version: unsafe wire.version,
-            members: try unsafe readForms(
-                wire.members, count: wire.n_members, limit: WireLimits.members,
-                "GroupView.members"))
-    }
-
-    func wire(in arena: MessageArena) throws(WireError) -> Pdserve__Wire__GroupView {
-        var wire = unsafe Pdserve__Wire__GroupView()
-        unsafe pdserve__wire__group_view__init(&wire)
-        unsafe wire.epoch = epoch
-        unsafe wire.version = version
-        unsafe wire.members = try arena.writeForms(
-            members, limit: WireLimits.members, "GroupView.members")
-        unsafe wire.n_members = members.count
+        unsafe wire.role = role.wire
+        unsafe wire.assignment = assignment
+        unsafe wire.local_prefills = try write32(
+            localPrefills, slots, "InstanceStatus.local_prefills")
+        unsafe wire.prefill_tokens_per_second = try checked(
+            prefillTokensPerSecond, measured, "InstanceStatus.prefill_tokens_per_second")
+        unsafe wire.decode_step_milliseconds = try checked(
+            decodeStepMilliseconds, measured, "InstanceStatus.decode_step_milliseconds")
         return unsafe wire
     }
 }
@@ -197,11 +192,62 @@ extension Deregister: @unsafe WireForm {
 }
 
 extension Subscribe: @unsafe WireForm {
-    init(wire: Pdserve__Wire__Subscribe) throws(WireError) { self.init() }
+    init(wire: Pdserve__Wire__Subscribe) throws(WireError) {
+        self.init(
+            host: try unsafe readText(wire.host, limit: WireLimits.hostBytes, "Subscribe.host"))
+    }
 
     func wire(in arena: MessageArena) throws(WireError) -> Pdserve__Wire__Subscribe {
         var wire = unsafe Pdserve__Wire__Subscribe()
         unsafe pdserve__wire__subscribe__init(&wire)
+        unsafe wire.host = try arena.writeText(
+            host, limit: WireLimits.hostBytes, "Subscribe.host")
+        return unsafe wire
+    }
+}
+
+extension Assign: @unsafe WireForm {
+    init(wire: Pdserve__Wire__Assign) throws(WireError) {
+        self.init(
+            number: unsafe wire.number,
+            role: try readValue(unsafe wire.role.rawValue, "Assign.role"),
+            group: try unsafe readGroup(wire.group, "Assign.group"),
+            scenario: try unsafe readText(
+                wire.scenario, limit: WireLimits.identifierBytes, "Assign.scenario"),
+            stepLimit: try unsafe readMicroseconds(
+                wire.step_limit_microseconds, "Assign.step_limit_microseconds"),
+            modelPath: try unsafe readText(
+                wire.model_path, limit: WireLimits.modelPathBytes, "Assign.model_path"))
+    }
+
+    func wire(in arena: MessageArena) throws(WireError) -> Pdserve__Wire__Assign {
+        var wire = unsafe Pdserve__Wire__Assign()
+        unsafe pdserve__wire__assign__init(&wire)
+        unsafe wire.number = number
+        unsafe wire.role = role.wire
+        unsafe wire.group = try arena.writeGroup(group, "Assign.group")
+        unsafe wire.scenario = try arena.writeText(
+            scenario, limit: WireLimits.identifierBytes, "Assign.scenario")
+        unsafe wire.step_limit_microseconds = try writeMicroseconds(
+            stepLimit, "Assign.step_limit_microseconds")
+        unsafe wire.model_path = try arena.writeText(
+            modelPath, limit: WireLimits.modelPathBytes, "Assign.model_path")
+        return unsafe wire
+    }
+}
+
+extension ClusterRules: @unsafe WireForm {
+    init(wire: Pdserve__Wire__ClusterRules) throws(WireError) {
+        self.init(
+            text: try unsafe readText(
+                wire.text, limit: WireLimits.rulesBytes, "ClusterRules.text"))
+    }
+
+    func wire(in arena: MessageArena) throws(WireError) -> Pdserve__Wire__ClusterRules {
+        var wire = unsafe Pdserve__Wire__ClusterRules()
+        unsafe pdserve__wire__cluster_rules__init(&wire)
+        unsafe wire.text = try arena.writeText(
+            text, limit: WireLimits.rulesBytes, "ClusterRules.text")
         return unsafe wire
     }
 }

@@ -128,7 +128,8 @@ extension ReserveKV: @unsafe WireForm {
             terms: try unsafe AttemptTerms(
                 attempt: wire.attempt, outputTokens: wire.output_tokens,
                 maximumNewTokens: wire.maximum_new_tokens, sampling: wire.sampling,
-                deadlineMilliseconds: wire.deadline_milliseconds))
+                deadlineMilliseconds: wire.deadline_milliseconds),
+            isFallback: unsafe wire.is_fallback != 0)
     }
 
     func wire(in arena: MessageArena) throws(WireError) -> Pdserve__Wire__ReserveKV {
@@ -142,6 +143,7 @@ extension ReserveKV: @unsafe WireForm {
         unsafe wire.sampling = try arena.writeForm(terms.sampling)
         unsafe wire.deadline_milliseconds = try writeMilliseconds(
             terms.deadline, "deadline_milliseconds")
+        unsafe wire.is_fallback = isFallback ? 1 : 0
         return unsafe wire
     }
 }
@@ -198,9 +200,22 @@ extension PrefillOffer: @unsafe WireForm {
                 attempt: wire.attempt, outputTokens: wire.output_tokens,
                 maximumNewTokens: wire.maximum_new_tokens, sampling: wire.sampling,
                 deadlineMilliseconds: wire.deadline_milliseconds),
-            decodeInstance: try unsafe readInstance(
+            target: try unsafe Self.readTarget(wire),
+            isFallback: unsafe wire.is_fallback != 0)
+    }
+
+    /// Without an instance there is no target, so nothing else of one may be there.
+    private static func readTarget(_ wire: Pdserve__Wire__PrefillOffer) throws(WireError)
+        -> KVTarget?
+    {
+        let isAbsent =
+            unsafe wire.decode_instance.len == 0 && wire.decode_host.len == 0
+            && wire.decode_port == 0 && wire.secret.len == 0 && wire.held_tokens == 0
+        if isAbsent { return nil }
+        return KVTarget(
+            instance: try unsafe readInstance(
                 wire.decode_instance, "PrefillOffer.decode_instance"),
-            decodeBulkAddress: NetworkAddress(
+            bulkAddress: NetworkAddress(
                 host: try unsafe readName(
                     wire.decode_host, limit: WireLimits.hostBytes, "PrefillOffer.decode_host"),
                 port: try unsafe read(wire.decode_port, 0...65535, "PrefillOffer.decode_port")),
@@ -220,28 +235,78 @@ extension PrefillOffer: @unsafe WireForm {
         unsafe wire.sampling = try arena.writeForm(terms.sampling)
         unsafe wire.deadline_milliseconds = try writeMilliseconds(
             terms.deadline, "deadline_milliseconds")
+        unsafe wire.is_fallback = isFallback ? 1 : 0
+        guard let target else { return unsafe wire }
         unsafe wire.decode_instance = try arena.writeInstance(
-            decodeInstance, "PrefillOffer.decode_instance")
+            target.instance, "PrefillOffer.decode_instance")
         unsafe wire.decode_host = try arena.writeName(
-            decodeBulkAddress.host, limit: WireLimits.hostBytes, "PrefillOffer.decode_host")
+            target.bulkAddress.host, limit: WireLimits.hostBytes, "PrefillOffer.decode_host")
         unsafe wire.decode_port = try write32(
-            decodeBulkAddress.port, 0...65535, "PrefillOffer.decode_port")
+            target.bulkAddress.port, 0...65535, "PrefillOffer.decode_port")
+        unsafe wire.secret = try arena.writeSecret(target.secret)
+        unsafe wire.held_tokens = try write32(
+            target.heldTokens, 0...WireLimits.tokens, "PrefillOffer.held_tokens")
+        return unsafe wire
+    }
+}
+
+extension KVTarget: @unsafe WireForm {
+    init(wire: Pdserve__Wire__KVTarget) throws(WireError) {
+        self.init(
+            instance: try unsafe readInstance(wire.instance, "KVTarget.instance"),
+            bulkAddress: NetworkAddress(
+                host: try unsafe readName(
+                    wire.bulk_host, limit: WireLimits.hostBytes, "KVTarget.bulk_host"),
+                port: try unsafe read(wire.bulk_port, 0...65535, "KVTarget.bulk_port")),
+            secret: try unsafe readSecret(wire.secret, "KVTarget.secret"),
+            heldTokens: try unsafe read(
+                wire.held_tokens, 0...WireLimits.tokens, "KVTarget.held_tokens"))
+    }
+
+    func wire(in arena: MessageArena) throws(WireError) -> Pdserve__Wire__KVTarget {
+        var wire = unsafe Pdserve__Wire__KVTarget()
+        unsafe pdserve__wire__kvtarget__init(&wire)
+        unsafe wire.instance = try arena.writeInstance(instance, "KVTarget.instance")
+        unsafe wire.bulk_host = try arena.writeName(
+            bulkAddress.host, limit: WireLimits.hostBytes, "KVTarget.bulk_host")
+        unsafe wire.bulk_port = try write32(bulkAddress.port, 0...65535, "KVTarget.bulk_port")
         unsafe wire.secret = try arena.writeSecret(secret)
         unsafe wire.held_tokens = try write32(
-            heldTokens, 0...WireLimits.tokens, "PrefillOffer.held_tokens")
+            heldTokens, 0...WireLimits.tokens, "KVTarget.held_tokens")
+        return unsafe wire
+    }
+}
+
+extension PlaceKV: @unsafe WireForm {
+    init(wire: Pdserve__Wire__PlaceKV) throws(WireError) {
+        self.init(
+            attempt: try unsafe readForm(wire.attempt, "attempt"),
+            target: try unsafe readForm(wire.target, "PlaceKV.target"))
+    }
+
+    func wire(in arena: MessageArena) throws(WireError) -> Pdserve__Wire__PlaceKV {
+        var wire = unsafe Pdserve__Wire__PlaceKV()
+        unsafe pdserve__wire__place_kv__init(&wire)
+        unsafe wire.attempt = try arena.writeForm(attempt)
+        unsafe wire.target = try arena.writeForm(target)
         return unsafe wire
     }
 }
 
 extension PrefillAccepted: @unsafe WireForm {
     init(wire: Pdserve__Wire__PrefillAccepted) throws(WireError) {
-        self.init(attempt: try unsafe readForm(wire.attempt, "attempt"))
+        self.init(
+            attempt: try unsafe readForm(wire.attempt, "attempt"),
+            cachedTokens: try unsafe read(
+                wire.cached_tokens, 0...WireLimits.tokens, "PrefillAccepted.cached_tokens"))
     }
 
     func wire(in arena: MessageArena) throws(WireError) -> Pdserve__Wire__PrefillAccepted {
         var wire = unsafe Pdserve__Wire__PrefillAccepted()
         unsafe pdserve__wire__prefill_accepted__init(&wire)
         unsafe wire.attempt = try arena.writeForm(attempt)
+        unsafe wire.cached_tokens = try write32(
+            cachedTokens, 0...WireLimits.tokens, "PrefillAccepted.cached_tokens")
         return unsafe wire
     }
 }

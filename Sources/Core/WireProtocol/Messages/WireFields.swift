@@ -42,6 +42,12 @@ func readMilliseconds(_ number: UInt64, _ field: String) throws(WireError) -> Du
     .milliseconds(try read(number, 0...WireLimits.durationMilliseconds, field))
 }
 
+/// 0 is none.
+func readMicroseconds(_ number: UInt64, _ field: String) throws(WireError) -> Duration? {
+    if number == 0 { return nil }
+    return .microseconds(try read(number, 1...1000 * WireLimits.durationMilliseconds, field))
+}
+
 /// A value of an enumeration; 0 is none.
 func readOptionalValue<Value: RawRepresentable<UInt8>>(
     _ number: UInt32, _ field: String
@@ -86,6 +92,25 @@ func readName(
 
 func readInstance(_ data: ProtobufCBinaryData, _ field: String) throws(WireError) -> InstanceID {
     InstanceID(try unsafe readName(data, limit: WireLimits.identifierBytes, field))
+}
+
+/// The name of a group; empty is none.
+func readGroup(_ data: ProtobufCBinaryData, _ field: String) throws(WireError) -> GroupID? {
+    let name = try unsafe readText(data, limit: WireLimits.identifierBytes, field)
+    return name.isEmpty ? nil : GroupID(name)
+}
+
+func readInstances(
+    _ texts: UnsafeMutablePointer<ProtobufCBinaryData>?, count: Int, limit: Int, _ field: String
+) throws(WireError) -> [InstanceID] {
+    try checkedCount(count, limit: limit, field)
+    guard count > 0, let texts = unsafe texts else { return [] }
+    var instances: [InstanceID] = []
+    instances.reserveCapacity(count)
+    for index in 0..<count {
+        instances.append(try unsafe readInstance(texts[index], field))
+    }
+    return instances
 }
 
 /// Exactly `count` bytes.
@@ -157,6 +182,13 @@ func writeMilliseconds(_ duration: Duration, _ field: String) throws(WireError) 
     return UInt64(try checked(duration, .zero...limit, field).milliseconds)
 }
 
+/// At least a microsecond; nil is written as 0.
+func writeMicroseconds(_ duration: Duration?, _ field: String) throws(WireError) -> UInt64 {
+    guard let duration else { return 0 }
+    let limit = Duration.milliseconds(WireLimits.durationMilliseconds)
+    return UInt64(try checked(duration, .microseconds(1)...limit, field).nanoseconds / 1000)
+}
+
 extension MessageArena {
     func copy(_ bytes: UnsafeBufferPointer<UInt8>) -> ProtobufCBinaryData? {
         guard let start = bytes.baseAddress, bytes.count > 0 else {
@@ -194,16 +226,24 @@ extension MessageArena {
         try unsafe writeName(instance.name, limit: WireLimits.identifierBytes, field)
     }
 
+    /// The name of a group; nil is written as nothing.
+    func writeGroup(_ group: GroupID?, _ field: String) throws(WireError) -> ProtobufCBinaryData {
+        guard let group else { return unsafe ProtobufCBinaryData() }
+        return try unsafe writeName(group.name, limit: WireLimits.identifierBytes, field)
+    }
+
     /// A sentence for people; what is too long is cut, and NUL becomes a space.
-    func writeReason(_ reason: String) throws(WireError) -> ProtobufCBinaryData {
+    func writeReason(
+        _ reason: String, limit: Int = WireLimits.reasonBytes
+    ) throws(WireError) -> ProtobufCBinaryData {
         var reason = reason
-        while reason.utf8.count > WireLimits.reasonBytes {
-            reason = String(decoding: reason.utf8.prefix(WireLimits.reasonBytes - 3), as: UTF8.self)
+        while reason.utf8.count > limit {
+            reason = String(decoding: reason.utf8.prefix(limit - 3), as: UTF8.self)
         }
         if reason.utf8.contains(0) {
             reason = String(decoding: reason.utf8.map { $0 == 0 ? 32 : $0 }, as: UTF8.self)
         }
-        return try unsafe writeText(reason, limit: WireLimits.reasonBytes, "reason")
+        return try unsafe writeText(reason, limit: limit, "reason")
     }
 
     func writeFingerprint(
@@ -269,6 +309,20 @@ extension MessageArena {
             .bindMemory(to: ProtobufCBinaryData.self, capacity: instances.count)
         for (index, instance) in instances.enumerated() {
             unsafe (texts + index).initialize(to: try writeInstance(instance, field))
+        }
+        return unsafe texts
+    }
+
+    func writeReasons(
+        _ reasons: [String], limit: Int, _ field: String
+    ) throws(WireError) -> UnsafeMutablePointer<ProtobufCBinaryData>? {
+        try checkedCount(reasons.count, limit: limit, field)
+        if reasons.isEmpty { return nil }
+        let stride = unsafe MemoryLayout<ProtobufCBinaryData>.stride
+        let texts = try unsafe taken(allocate(reasons.count * stride))
+            .bindMemory(to: ProtobufCBinaryData.self, capacity: reasons.count)
+        for (index, reason) in reasons.enumerated() {
+            unsafe (texts + index).initialize(to: try writeReason(reason))
         }
         return unsafe texts
     }

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import LlamaEngine
+import ServingTypes
 
 /// Vectors of FIPS 180-4 and NIST's examples.
 @Suite struct SHA256Tests {

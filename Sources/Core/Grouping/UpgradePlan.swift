@@ -1,0 +1,84 @@
+import ServingTypes
+
+/// Moves a scenario's workers to another model file, a few at a time.
+///
+///     running ──all moved──▶ finished (late-comers are still sent to the new model)
+///        │ ▲
+///        ▼ │ resume
+///     paused ──abort──▶ running back ──all back──▶ aborted
+struct UpgradePlan: Sendable {
+    enum Phase: Hashable, Sendable {
+        case running
+        case paused(String)
+        case finished
+        case aborted
+    }
+
+    /// A worker on its way to the new model.
+    struct Mover: Sendable, Hashable {
+        var role: ServingRole
+        var incarnation: UInt64
+        var since: MonotonicTime
+    }
+
+    let scenario: String
+    /// The model file that is moved to, and the one moved from.
+    private(set) var target: String
+    private(set) var origin: String
+    let step: Int
+    let settle: Duration
+    /// Models that are left behind.
+    private(set) var old: Set<ModelFingerprint>
+    var phase = Phase.running
+    private(set) var isGoingBack = false
+    var movers: [InstanceID: Mover] = [:]
+    var lastStep: MonotonicTime?
+    /// Why the next step can't be taken; empty: it can.
+    var obstacle = ""
+    var moved = 0
+    var total = 0
+
+    init(
+        scenario: String, target: String, origin: String, step: Int, settle: Duration,
+        old: Set<ModelFingerprint>
+    ) {
+        self.scenario = scenario
+        self.target = target
+        self.origin = origin
+        self.step = step
+        self.settle = settle
+        self.old = old
+    }
+
+    /// Whether it comes with what was left behind, even if nobody has seen that model before.
+    func isLeft(_ description: InstanceDescription) -> Bool {
+        isLeft(description.fingerprint) || origin != target && description.modelPath == origin
+    }
+
+    var isUnderWay: Bool {
+        switch phase {
+        case .running, .paused: true
+        case .finished, .aborted: false
+        }
+    }
+
+    /// Whether it has a model that was left behind.
+    func isLeft(_ fingerprint: ModelFingerprint) -> Bool { old.contains(fingerprint) }
+
+    func isNew(_ description: InstanceDescription) -> Bool {
+        !isLeft(description.fingerprint) && description.modelPath == target
+    }
+
+    mutating func leave(_ fingerprint: ModelFingerprint) { old.insert(fingerprint) }
+
+    /// Everything the other way round.
+    mutating func turnBack(new: Set<ModelFingerprint>) {
+        swap(&target, &origin)
+        old = new
+        isGoingBack = true
+        phase = .running
+        movers = [:]
+        lastStep = nil
+        obstacle = ""
+    }
+}

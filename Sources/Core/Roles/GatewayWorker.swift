@@ -1,0 +1,174 @@
+import ServingTypes
+
+/// What a worker may be asked for of one kind, and the questions it has not answered.
+struct GatewayDuty: Sendable {
+    /// What it may still be asked for: offers, or KV tokens.
+    ///
+    /// `.max` until it says no; then what it calls.
+    private(set) var allowance = Int.max
+    /// It was silent for long: one question of any size may be tried.
+    private(set) var mayTry = false
+    /// When that is so; nil if it is, or nothing is forbidden.
+    fileprivate(set) var tryAt: MonotonicTime?
+    var openQuestions = 0
+    /// Its place in the group's lists of this duty; -1 if it is not in them.
+    var memberIndex = -1
+    var availableIndex = -1
+
+    func allows(_ amount: Int) -> Bool { mayTry || allowance >= amount }
+
+    var isClosed: Bool { allowance <= 0 && !mayTry }
+
+    fileprivate mutating func spend(_ amount: Int, until time: MonotonicTime) {
+        guard allowance != .max else { return }
+        if allowance >= amount {
+            allowance -= amount
+        } else {
+            mayTry = false
+        }
+        tryAt = mayTry ? nil : time
+    }
+
+    fileprivate mutating func limit(to amount: Int, until time: MonotonicTime) {
+        allowance = min(allowance, max(0, amount))
+        mayTry = false
+        tryAt = time
+    }
+
+    fileprivate mutating func open(to amount: Int, until time: MonotonicTime) {
+        allowance = amount
+        mayTry = false
+        tryAt = amount == .max ? nil : time
+    }
+
+    fileprivate mutating func tryNow() {
+        mayTry = true
+        tryAt = nil
+    }
+
+    fileprivate mutating func lift() { open(to: .max, until: .start) }
+}
+
+/// What the gateway knows of one worker and has placed there.
+struct GatewayWorker: Sendable {
+    var description: InstanceDescription
+    /// It is in the view.
+    var isMember = true
+    var state: InstanceState
+    var role: ServingRole
+    /// The group in whose lists it is; nil for a spare.
+    var group: GroupID?
+    /// The group of all with its model and revision.
+    var implicitGroup: GroupID
+    var isConnected: Bool
+    /// The view in which it was seen last.
+    var seen: UInt64 = 0
+    /// Requests that depend on it, in order of arrival.
+    var requests = OrderedQueue<UInt64, RequestID>()
+    /// How many of them it computes prompts of, and those prompts' tokens.
+    var openPrompts = 0
+    var openPromptTokens = 0
+    /// How many of them it keeps room for, and that room.
+    var sequences = 0
+    var reservedTokens = 0
+    /// Free KV by its last status, less what was reserved since.
+    private var statusFreeTokens = 0
+    private(set) var status = InstanceStatus()
+    private var prompting = GatewayDuty()
+    private var decoding = GatewayDuty()
+
+    init(_ member: GroupMember, isConnected: Bool) {
+        description = member.description
+        implicitGroup = Self.implicitGroup(member.description)
+        state = member.state
+        role = member.role
+        self.isConnected = isConnected
+        update(member.status)
+    }
+
+    static func implicitGroup(_ description: InstanceDescription) -> GroupID {
+        GroupID("\(description.modelName)@\(description.fingerprint)")
+    }
+
+    subscript(need: GatewayNeed) -> GatewayDuty {
+        get { need == .prompts ? prompting : decoding }
+        _modify {
+            if need == .prompts { yield &prompting } else { yield &decoding }
+        }
+    }
+
+    /// It serves by the view and is connected.
+    var isUsable: Bool { isMember && isConnected && state == .serving && role != .spare }
+
+    /// Whether this is its role's work.
+    func serves(_ need: GatewayNeed) -> Bool {
+        need == .prompts ? role.takesPrompts : role.takesSequences
+    }
+
+    /// Most questions it is sent before it answers: what an idle worker could say yes to.
+    ///
+    /// One that was asked for room and said no is asked one by one, since it may lack sequences.
+    private func maximumQuestions(_ need: GatewayNeed) -> Int {
+        switch need {
+        case .prompts: max(1, description.prefillSlots)
+        case .sequences:
+            decoding.allowance == .max ? max(1, description.decodeSequences) : 1
+        }
+    }
+
+    func canBeAsked(_ need: GatewayNeed) -> Bool {
+        let duty = self[need]
+        return isUsable && !duty.isClosed && duty.openQuestions < maximumQuestions(need)
+    }
+
+    var capacityTokens: Int { description.kvCapacityBytes / max(1, description.kvBytesPerToken) }
+
+    private var freeTokens: Int { min(capacityTokens - reservedTokens, statusFreeTokens) }
+
+    var freeKVBytes: Int { freeTokens * description.kvBytesPerToken }
+
+    /// Room that is promised, by all gateways together.
+    var takenTokens: Int { capacityTokens - freeTokens }
+
+    /// Longest sequence its description allows.
+    func maximumTokens(_ need: GatewayNeed) -> Int {
+        need == .sequences
+            ? min(description.contextTokens, capacityTokens) : description.contextTokens
+    }
+
+    mutating func update(_ status: InstanceStatus) {
+        self.status = status
+        statusFreeTokens = status.freeKVBytes / max(1, description.kvBytesPerToken)
+    }
+
+    mutating func changeReserved(by tokens: Int) {
+        reservedTokens += tokens
+        statusFreeTokens -= tokens
+        sequences += tokens < 0 ? -1 : 1
+    }
+
+    // MARK: Allowances
+
+    enum Answer {
+        /// It is asked for so much.
+        case spend(Int, until: MonotonicTime)
+        /// It said no: it is asked for less, or nothing, until it calls or the time comes.
+        case limit(Int, until: MonotonicTime)
+        /// It called.
+        case open(Int, until: MonotonicTime)
+        /// It was silent for long.
+        case tryNow
+        /// What it said before does not count any more.
+        case lift
+    }
+
+    mutating func apply(_ answer: Answer, to need: GatewayNeed) {
+        switch answer {
+        case .spend(let amount, let time): self[need].spend(amount, until: time)
+        case .limit(let amount, let time): self[need].limit(to: amount, until: time)
+        case .open(let amount, let time): self[need].open(to: amount, until: time)
+        case .tryNow: self[need].tryNow()
+        case .lift: self[need].lift()
+        }
+    }
+}

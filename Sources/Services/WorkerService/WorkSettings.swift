@@ -1,0 +1,62 @@
+import ServiceRuntime
+package import ServingTypes
+
+/// Settings of what a worker takes, and of what it keeps for later.
+package struct WorkSettings: Sendable {
+    private enum InitialRole: String, CaseIterable {
+        case prefill, decode, mixed, spare
+    }
+
+    /// What it does until the scheduler assigns something else.
+    package var role: ServingRole
+    package var scenario: String
+    package var prefillSlots: Int
+    package var decodeSequences: Int
+    package var localPrefills: Int
+    package var keptSequences: Int
+    package var prefixBlockTokens: Int
+
+    /// Sequences an engine may have open: those of libllama.
+    static let maximumSequences = 256
+
+    init(_ reader: inout SettingsReader, role: Role) throws(SettingsError) {
+        let usual: InitialRole = role == .prefillWorker ? .prefill : .decode
+        let initial = try reader.choice(
+            "role", default: usual, "What it does until the scheduler assigns something else.")
+        self.role = ServingRole(name: initial.rawValue) ?? ServingRole(usualFor: role)
+        scenario =
+            try reader.optionalText(
+                "scenario",
+                "The scenario it is meant for; default: any that its model serves.") ?? ""
+        prefillSlots = try reader.integer(
+            "prefill-slots", default: 4, in: 0...Self.maximumSequences,
+            "Prompts taken at once; more are rejected and go to another worker.")
+        decodeSequences = try reader.integer(
+            "decode-sequences", default: 64, in: 0...Self.maximumSequences,
+            "Sequences decoded at once.")
+        localPrefills = try reader.integer(
+            "local-prefills", default: 2, in: 0...Self.maximumSequences,
+            "Prompts computed at once by the worker that decodes them; more are rejected.")
+        keptSequences = try reader.integer(
+            "kept-sequences", default: 32, in: 0...Self.maximumSequences,
+            "Ended sequences whose KV is kept for prompts that begin alike. Prompts, decoded and "
+                + "kept sequences are at most \(Self.maximumSequences) together: first those that "
+                + "the worker is named for, kept ones last.")
+        prefixBlockTokens = try reader.integer(
+            "prefix-block", default: 16, in: 1...8192,
+            "Prompts begin with kept KV of a multiple of so many tokens. With the micro-batch the "
+                + "rest is computed in the same runs as the whole prompt would be, so that it "
+                + "rounds alike; less finds more.")
+        // What the worker is meant for comes first, what it keeps comes last.
+        if role == .prefillWorker {
+            decodeSequences = min(decodeSequences, Self.maximumSequences - prefillSlots)
+        } else {
+            prefillSlots = min(prefillSlots, Self.maximumSequences - decodeSequences)
+        }
+        keptSequences = min(
+            keptSequences, Self.maximumSequences - prefillSlots - decodeSequences)
+    }
+
+    /// Sequences the engine has to hold: prompts, running ones, and those kept.
+    var engineSequences: Int { max(1, prefillSlots + decodeSequences + keptSequences) }
+}
