@@ -165,8 +165,11 @@ extension String {
         ["--new-tokens", "1"], ["--tpot", "0"], ["--window", "1"],
     ])
     func `wrong options are refused`(options: [String]) async throws {
-        let (status, output) = try await Self.run(
-            options, in: FileManager.default.temporaryDirectory)
+        let folder = FileManager.default.temporaryDirectory
+            .appending(path: "pdserve-shift-\(UInt32.random(in: 0 ... .max))")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let (status, output) = try await Self.run(options, in: folder)
         #expect(status == 64, "\(output)")
         #expect(output.contains("Error: "), "\(output)")
     }

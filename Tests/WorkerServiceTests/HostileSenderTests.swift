@@ -260,8 +260,10 @@ extension WorkerServiceTests {
                     try impostor.send(hand.blocks[0], of: hand.attempt)
                     try impostor.send(hand.blocks[1].damaged(), of: hand.attempt)
                     let resend = try impostor.hearResend()
-                    try require(resend.fromToken == 32, "from the damaged chunk on")
-                    try hand.finish(impostor, from: 32)
+                    // Where it was cut depends on what else its engine computed.
+                    let start = hand.blocks[1].tokenStart
+                    try require(resend.fromToken == start, "from the damaged chunk on")
+                    try hand.finish(impostor, from: start)
                 },
                 Conduct("damaged, and sent to its end before it shows", .right) {
                     hand, impostor in
