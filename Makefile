@@ -37,7 +37,7 @@ build: ## build everything, refuse imports that Package.swift does not declare
 		--explicit-target-dependency-import-check error
 
 test: setup ## run the whole suite; FILTER=name runs a part of it
-	$(locations) && swift test --disable-xctest $(libraries) $(if $(FILTER),--filter "$(FILTER)")
+	$(locations) && Scripts/test.sh $(libraries) $(if $(FILTER),--filter "$(FILTER)")
 
 check: setup lint protocols-check build tidy ## everything but the long tests
 
