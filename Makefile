@@ -8,6 +8,8 @@ DECODE_WORKERS ?= 1
 FOLDER ?= run/certificates
 HOSTS ?= localhost,127.0.0.1
 SEEDS ?= 1000
+SEED ?= 1
+ROUNDS ?= 40
 FUZZ_FRAMES ?= 100000000
 CANCELLATIONS ?= 10000
 
@@ -18,7 +20,7 @@ locations := source Scripts/locations.sh
 libraries := -Xlinker -rpath -Xlinker $$llama_library_folder
 
 .PHONY: help setup serve build test check lint tidy protocols-check format protocols \
-	certificates fuzz faults simulate tsan image clean
+	certificates fuzz faults chaos simulate tsan image clean
 .NOTPARALLEL:
 
 help: ## list these targets
@@ -67,6 +69,10 @@ fuzz: setup ## feed the wire decoder FUZZ_FRAMES damaged frames; FUZZ_SEED repea
 faults: setup ## cut, flip, stall and cancel KV transfers at every place, CANCELLATIONS times
 	$(locations) && KV_FAULTS=long KV_CANCELLATIONS=$(CANCELLATIONS) swift test \
 		--disable-xctest $(libraries) --filter 'WorkerServiceTests|KVLossTests'
+
+chaos: setup ## ROUNDS rounds of kills, stops and bad links under load; SEED repeats a run
+	$(locations) && swift build -c release $(libraries)
+	.build/release/benchmark chaos --rounds $(ROUNDS) --seed $(SEED)
 
 simulate: setup ## run the simulated cluster with SEEDS different seeds
 	$(locations) && SEEDS=$(SEEDS) swift test -c release --disable-xctest $(libraries) \

@@ -105,8 +105,8 @@ let modules: [Module] = [
     Module(
         layer: .simulation, name: "PolicySimulation",
         uses: [
-            "ServingTypes", "ClusterRules", "ClusterSimulation", "InferenceEngine", "KVHandOver",
-            "Roles", "Scheduling",
+            "ServingTypes", "ClusterRules", "ClusterSimulation", "Grouping", "InferenceEngine",
+            "KVHandOver", "Roles", "Scheduling",
         ]),
 
     // Adapters: move bytes, call C, read the host.
@@ -166,6 +166,11 @@ let modules: [Module] = [
         ],
         products: [logging, nioCore, nioHTTP1, nioPosix]),
 
+    Module(
+        layer: .adapter, name: "Chaos",
+        uses: ["ServingTypes", "HTTPClient", "LocalCluster", "Measurement", "ServiceStart"],
+        products: [nioCore, nioPosix]),
+
     // Services: the shell of each role.
     Module(
         layer: .service, name: "SchedulerService",
@@ -224,9 +229,8 @@ let modules: [Module] = [
     Module(
         layer: .executable, name: "benchmark",
         uses: [
-            "ServingTypes", "ClusterRules", "PolicySimulation", "HTTPClient", "LocalCluster",
-            "Measurement", "ServiceRuntime",
-            "ServiceStart",
+            "ServingTypes", "Chaos", "ClusterRules", "PolicySimulation", "HTTPClient",
+            "LocalCluster", "Measurement", "ServiceRuntime", "ServiceStart",
         ],
         products: [argumentParser]),
 ]
@@ -284,6 +288,14 @@ let tests: [(name: String, uses: [String])] = [
         [
             "Measurement", "Roles", "ClusterRules", "ServiceRuntime", "ServingTypes", "benchmark",
             "gateway", "scheduler", "prefill-worker", "decode-worker", "health-agent",
+        ]
+    ),
+    (
+        "ChaosTests",
+        [
+            "Chaos", "LocalCluster", "Measurement", "ServingTypes", "gateway", "scheduler",
+            "prefill-worker",
+            "decode-worker", "health-agent",
         ]
     ),
     ("ClusterRulesTests", ["ClusterRules", "ServingTypes"]),

@@ -66,6 +66,28 @@ struct GroupTests {
         #expect(cluster.group("p2") == nil && cluster.role("p2") == .spare)
     }
 
+    @Test("newcomers complete one scenario before they begin another")
+    func completion() {
+        let names = ["chat", "batch"]
+        for order in [
+            ["p1", "d1", "p2", "d2"], ["p1", "p2", "d1", "d2"], ["d1", "p1", "d2", "p2"],
+        ] {
+            var cluster = TestCluster()
+            cluster.controller.rulesChanged(
+                ClusterSpec(
+                    scenarios: names.map { name in Self.scenario { $0.name = name } }))
+            for (number, name) in order.enumerated() {
+                cluster.add(name, name.hasPrefix("p") ? .prefill : .decode)
+                cluster.run(.seconds(1))
+                let open = cluster.controller.groups.filter { $0.state == .open }
+                let pairs = min(
+                    order.prefix(number + 1).count { $0.hasPrefix("p") },
+                    order.prefix(number + 1).count { $0.hasPrefix("d") })
+                #expect(open.count == pairs, "\(order.prefix(number + 1))")
+            }
+        }
+    }
+
     @Test("a spare takes a dead worker's role at once; who comes back is the spare")
     func replacement() {
         var cluster = TestCluster(Self.scenario { $0.spares = 1 })

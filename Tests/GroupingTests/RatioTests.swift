@@ -166,7 +166,7 @@ struct RatioTests {
         cluster.run(.seconds(1)) { #expect($0.shown(.decode) + $0.shown(.mixed) == 3) }
         #expect(cluster.shown(.mixed) == 1)
         let order = cluster.orders.last?.assign
-        #expect(order?.role == .mixed && order?.stepLimit == .milliseconds(200))
+        #expect(order?.role == .mixed && order?.stepLimit == .milliseconds(160))
         wave.waiting = 0
         cluster.report(wave)
         cluster["p0"]?.status.freePrefillSlots = 1
@@ -209,6 +209,14 @@ struct RatioTests {
         #expect(wanted(.prefill, cluster) == 1)
         #expect(wanted(.decode, cluster) == 2)
         #expect(cluster.controller.wanted().first?.present == 1)
+    }
+
+    @Test("wanted numbers are those a person set, whatever the traffic")
+    func wantedByScale() {
+        var cluster = Self.cluster(prefill: 1, decode: 2)
+        #expect(cluster.command("scale", ["prefill": "3", "decode": "1"]).isAccepted)
+        cluster.run(.seconds(2))
+        #expect(cluster.controller.wanted().map(\.wanted) == [3, 1])
     }
 
     @Test("a gateway that is gone leaves no waiting behind")

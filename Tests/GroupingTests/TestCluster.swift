@@ -23,8 +23,10 @@ struct TestCluster {
     /// Time a change of role takes, and loading a model.
     var flipTime: Duration = .seconds(2)
     var loadTime: Duration = .seconds(5)
-    /// Model files that can't be loaded.
+    /// Model files that can't be loaded, those of them that a look shows, and the names in others.
     var brokenModels: Set<String> = []
+    var refusedModels: Set<String> = []
+    var modelNames: [String: String] = [:]
     var gateway = InstanceID("gateway-1")
 
     init(_ scenario: ScenarioSpec? = nil, limits: GroupLimits = GroupLimits()) {
@@ -106,13 +108,14 @@ struct TestCluster {
         }
         if let pending = process.pending, pending.doneAt <= now {
             process.pending = nil
-            process.status.role = pending.assign.role
-            process.status.assignment = pending.assign.number
             let path = pending.assign.modelPath
-            if !path.isEmpty, path != process.description.modelPath {
+            process.status.assignment = pending.assign.number
+            if !refusedModels.contains(path) { process.status.role = pending.assign.role }
+            if !refusedModels.contains(path), !path.isEmpty, path != process.description.modelPath {
                 process.backAt = now + loadTime
                 if !brokenModels.contains(path) {
                     process.description.modelPath = path
+                    process.description.modelName = modelNames[path] ?? "model"
                     process.description.fingerprint = Self.fingerprint(path)
                 }
             }

@@ -113,12 +113,115 @@ struct UpgradeTests {
         #expect(cluster.shown(.prefill) == 3 && cluster.shown(.decode) == 3)
     }
 
-    @Test("a worker that never comes back pauses it")
-    func lost() {
+    @Test("who refuses the model works on while the upgrade is paused, and moves when it goes on")
+    func refused() {
+        var cluster = Self.cluster(prefill: 3, decode: 3)
+        cluster.refusedModels = ["/models/b"]
+        #expect(cluster.command("upgrade", Self.request).isAccepted)
+        cluster.run(.seconds(30))
+        let line = cluster.controller.upgradeLines.first ?? ""
+        #expect(line.contains("paused") && line.contains("can't load /models/b"))
+        #expect(cluster.shown(.prefill) == 3 && cluster.shown(.decode) == 3)
+        cluster.refusedModels = []
+        #expect(cluster.command("resume").isAccepted)
+        cluster.run(.seconds(100))
+        #expect(cluster.controller.upgradeLines.first?.hasSuffix("done") == true)
+        #expect(cluster.processes.values.allSatisfy { $0.description.modelPath == "/models/b" })
+        #expect(cluster.shown(.prefill) == 3 && cluster.shown(.decode) == 3)
+    }
+
+    @Test("a model of another name pauses it, and abort brings the old one back")
+    func otherName() {
+        var cluster = Self.cluster(prefill: 3, decode: 3)
+        cluster.modelNames = ["/models/b": "other"]
+        #expect(cluster.command("upgrade", Self.request).isAccepted)
+        cluster.run(.seconds(30))
+        #expect(cluster.controller.upgradeLines.first?.contains("--model-name") == true)
+        #expect(Self.serving(cluster, .prefill) >= 2 && Self.serving(cluster, .decode) >= 2)
+        #expect(cluster.command("abort").isAccepted)
+        cluster.run(.seconds(60))
+        #expect(cluster.controller.upgradeLines.first?.hasSuffix("taken back") == true)
+        #expect(cluster.processes.values.allSatisfy { $0.description.modelPath == "/models/a" })
+        #expect(cluster.shown(.prefill) == 3 && cluster.shown(.decode) == 3)
+    }
+
+    @Test("who missed the upgrade and can't load the model is sent to it twice, not for ever")
+    func lateComerWithoutModel() {
+        var cluster = Self.cluster(prefill: 2, decode: 3)
+        let late = cluster["d2"]
+        cluster.remove("d2")
+        #expect(cluster.command("upgrade", Self.request).isAccepted)
+        cluster.run(.seconds(100))
+        cluster.brokenModels = ["/models/b"]
+        cluster["d2"] = late
+        cluster.orders = []
+        cluster.run(.seconds(200))
+        let loads = cluster.orders.filter { $0.assign.modelPath == "/models/b" }
+        #expect(loads.count == cluster.limits.lateLoads)
+        #expect(cluster.says("d2 stays a spare: it came back without /models/b"))
+        #expect(cluster.role("d2") == .spare && cluster.controller.groups.count == 1)
+        #expect(cluster.shown(.prefill) == 2 && cluster.shown(.decode) == 2)
+    }
+
+    @Test("who is on the way when it is aborted gets its role back, too")
+    func abortedOnTheWay() {
+        for wait in [Duration.seconds(1), .seconds(3), .seconds(5)] {
+            var cluster = TestCluster(GroupTests.scenario { $0.ratio = .asStarted })
+            for number in 0..<2 { cluster.add("p\(number)", .prefill) }
+            for number in 0..<2 { cluster.add("d\(number)", .decode) }
+            cluster.run(.seconds(3))
+            #expect(cluster.command("upgrade", Self.request).isAccepted)
+            cluster.run(wait)
+            #expect(cluster.command("abort").isAccepted)
+            cluster.run(.seconds(100))
+            #expect(cluster.controller.upgradeLines.first?.hasSuffix("taken back") == true)
+            #expect(cluster.processes.values.allSatisfy { $0.description.modelPath == "/models/a" })
+            #expect(cluster.shown(.prefill) == 2 && cluster.shown(.decode) == 2, "\(wait)")
+        }
+    }
+
+    @Test("a worker that is gone pauses it; it goes on when the worker is back")
+    func lost() throws {
         var cluster = Self.cluster(prefill: 3, decode: 3)
         cluster.loadTime = .seconds(100_000)
         #expect(cluster.command("upgrade", Self.request).isAccepted)
-        cluster.run(.seconds(910))
+        cluster.run(cluster.limits.upgradeAbsence)
+        #expect(cluster.controller.upgradeLines.first?.contains("on the way") == true)
+        cluster.run(.seconds(5))
+        let line = try #require(cluster.controller.upgradeLines.first)
+        #expect(line.contains("paused") && line.contains("has been gone for 6"), "\(line)")
+        cluster.loadTime = .seconds(5)
+        for id in cluster.processes.keys where cluster.processes[id]?.backAt != nil {
+            cluster.processes[id]?.backAt = cluster.now
+        }
+        cluster.run(.seconds(100)) { Self.checkGroups($0) }
+        #expect(cluster.says("its workers are back"))
+        #expect(cluster.controller.upgradeLines.first?.hasSuffix("done") == true)
+    }
+
+    @Test("who comes back with the old model keeps it paused")
+    func lostAndBackAsBefore() {
+        var cluster = Self.cluster(prefill: 3, decode: 3)
+        cluster.brokenModels = ["/models/b"]
+        cluster.loadTime = cluster.limits.upgradeAbsence + .seconds(10)
+        #expect(cluster.command("upgrade", Self.request).isAccepted)
+        cluster.run(.seconds(65))
+        #expect(cluster.controller.upgradeLines.first?.contains("has been gone") == true)
+        cluster.run(.seconds(60))
+        let line = cluster.controller.upgradeLines.first
+        #expect(line?.contains("came back without the model") == true, "\(line ?? "none")")
+    }
+
+    @Test("a worker that stays with the old model pauses it")
+    func idle() {
+        var cluster = Self.cluster(prefill: 3, decode: 3)
+        #expect(cluster.command("upgrade", Self.request).isAccepted)
+        cluster.run(.seconds(920)) { cluster in
+            // It is a member and does nothing that it is told.
+            for id in cluster.processes.keys where cluster.processes[id]?.backAt == nil {
+                cluster.processes[id]?.pending = nil
+            }
+        }
         #expect(cluster.controller.upgradeLines.first?.contains("has not come back") == true)
     }
 

@@ -53,7 +53,7 @@ import Testing
             #expect(why.output.contains("other numbers: 3 decode"), "\(why.output)")
             try await cluster.waitForOutput(of: "wanted") { output in
                 output.split(separator: "\n").contains { line in
-                    line.split(separator: " ") == ["default", "decode", "1", "1"]
+                    line.split(separator: " ") == ["default", "decode", "1", "3"]
                 }
             }
             let scheduler = try #require(cluster.cluster.processes(of: .scheduler).first)
@@ -62,7 +62,7 @@ import Testing
             #expect(head.status == 200)
             let rows = try JSONValue(body)["instances"].array
             let decode = rows.first { $0["role"].string == "decode" }
-            #expect(decode?["wanted"].int == 1)
+            #expect(decode?["wanted"].int == 3)
             #expect(decode?["present"].int == 1)
             #expect(decode?["scenario"].string == "default")
         }

@@ -7,7 +7,7 @@ import Testing
 /// Workers that take up another model while requests run.
 @Suite(.serialized) struct UpgradeTests {
     /// The small model with one metadata value changed: another fingerprint, equal tokens.
-    private static func otherRevision(in folder: URL) throws -> String {
+    static func otherRevision(in folder: URL) throws -> String {
         var data = try Data(contentsOf: URL(fileURLWithPath: TestCluster.model))
         let place = try #require(data.range(of: Data("a demo, not an assistant".utf8)))
         data.replaceSubrange(place, with: Data("a Demo, not an assistant".utf8))

@@ -87,13 +87,22 @@ struct EnginePair {
         _ job: SequenceJob, _ blocks: [KVBlock], _ first: TokenOutput?
     ) async throws -> [TokenOutput] {
         let first = try #require(first)
+        let rest = Self.rest(of: job, after: first, with: blocks, in: decode)
+        return [first] + (await decodeOutcome(rest)).outputs
+    }
+
+    /// Gives an engine the blocks; what is left of the job, after them and the first token.
+    private static func rest(
+        of job: SequenceJob, after first: TokenOutput, with blocks: [KVBlock],
+        in engine: LlamaEngine
+    ) -> SequenceJob {
         var rest = job
         rest.tokens.append(first.token)
         rest.outputTokens += 1
         rest.importedTokens = job.tokens.count
         rest.maximumNewTokens -= 1
-        for block in blocks { decode.submit(.importKV(job.sequence, block)) }
-        return [first] + (await decodeOutcome(rest)).outputs
+        for block in blocks { engine.submit(.importKV(job.sequence, block)) }
+        return rest
     }
 
     /// What the decoding engine gives for a job.
@@ -118,12 +127,7 @@ struct EnginePair {
         _ job: SequenceJob, _ blocks: [KVBlock], _ first: TokenOutput?
     ) async throws -> [TokenOutput] {
         let first = try #require(first)
-        var rest = job
-        rest.tokens.append(first.token)
-        rest.outputTokens += 1
-        rest.importedTokens = job.tokens.count
-        rest.maximumNewTokens -= 1
-        for block in blocks { prefill.submit(.importKV(job.sequence, block)) }
+        let rest = Self.rest(of: job, after: first, with: blocks, in: prefill)
         return [first] + (await whole(rest))
     }
 

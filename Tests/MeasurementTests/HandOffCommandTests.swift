@@ -6,45 +6,14 @@ import Testing
     private static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
         .deletingLastPathComponent().deletingLastPathComponent()
     private static let model = root.appending(path: "Models/tiny.gguf").path
-    /// Executables lie beside the test bundle.
-    private static let benchmark = URL(fileURLWithPath: ProcessInfo.processInfo.arguments[0])
-        .resolvingSymlinksInPath().deletingLastPathComponent().appending(path: "benchmark")
-
-    /// Runs a program; gives its status and everything that it wrote.
-    private static func run(
-        _ executable: URL, _ arguments: [String], in folder: URL
-    ) async throws -> (status: Int32, output: String) {
-        let file = folder.appending(path: "output")
-        _ = FileManager.default.createFile(atPath: file.path, contents: nil)
-        let output = try FileHandle(forWritingTo: file)
-        defer { try? output.close() }
-        let process = Process()
-        process.executableURL = executable
-        process.arguments = arguments
-        process.standardOutput = output
-        process.standardError = output
-        try process.run()
-        while process.isRunning { try await Task.sleep(for: .milliseconds(50)) }
-        return (
-            process.terminationStatus,
-            try String(contentsOf: file, encoding: .utf8)
-        )
-    }
-
-    private static func withFolder(_ body: (URL) async throws -> Void) async throws {
-        let folder = FileManager.default.temporaryDirectory
-            .appending(path: "pdserve-handoff-\(UInt32.random(in: 0 ... .max))")
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(at: folder) }
-        try await body(folder)
-    }
 
     private static func tables(
         _ model: String, _ options: [String], in folder: URL
     ) async throws -> [String: [[String: Any]]] {
         let json = folder.appending(path: "report.json")
-        let (status, output) = try await run(
-            benchmark, ["handoff", "--model", model, "--json", json.path] + options, in: folder)
+        let (status, output) = try await Command.run(
+            Command.benchmark, ["handoff", "--model", model, "--json", json.path] + options,
+            in: folder)
         #expect(status == 0, "\(output)")
         let report = try JSONSerialization.jsonObject(with: Data(contentsOf: json))
         let object = try #require(report as? [String: Any])
@@ -54,7 +23,7 @@ import Testing
 
     @Test(arguments: ["stream", "memory"])
     func `prompts are handed over and their time is split`(carrier: String) async throws {
-        try await Self.withFolder { folder in
+        try await Command.withFolder { folder in
             let tables = try await Self.tables(
                 Self.model,
                 [
@@ -90,10 +59,10 @@ import Testing
 
     @Test func `a model from the generator is served`() async throws {
         let script = Self.root.appending(path: "Scripts/make-model.py")
-        try await Self.withFolder { folder in
+        try await Command.withFolder { folder in
             let model = folder.appending(path: "wide.gguf").path
             let shape = ["--layers", "2", "--width", "64", "--heads", "2", "--kv-heads", "2"]
-            let (status, output) = try await Self.run(
+            let (status, output) = try await Command.run(
                 script, ["--out", model, "--ffn", "64", "--type", "q4_0"] + shape, in: folder)
             #expect(status == 0, "\(output)")
             let tables = try await Self.tables(
@@ -114,9 +83,9 @@ import Testing
         ],
     ])
     func `wrong options are refused`(options: [String]) async throws {
-        try await Self.withFolder { folder in
-            let (status, output) = try await Self.run(
-                Self.benchmark, ["handoff", "--model", Self.model] + options, in: folder)
+        try await Command.withFolder { folder in
+            let (status, output) = try await Command.run(
+                Command.benchmark, ["handoff", "--model", Self.model] + options, in: folder)
             #expect(status == 64, "\(output)")
             #expect(output.contains("Error: "), "\(output)")
         }

@@ -107,24 +107,6 @@ extension String {
 /// `benchmark shift` as people start it, with real processes.
 @Suite(.timeLimit(.minutes(3))) struct ShiftCommandTests {
     /// Executables lie beside the test bundle.
-    private static let benchmark = URL(fileURLWithPath: ProcessInfo.processInfo.arguments[0])
-        .resolvingSymlinksInPath().deletingLastPathComponent().appending(path: "benchmark")
-
-    private static func run(_ arguments: [String], in folder: URL) async throws -> (Int32, String) {
-        let file = folder.appending(path: "output")
-        _ = FileManager.default.createFile(atPath: file.path, contents: nil)
-        let output = try FileHandle(forWritingTo: file)
-        defer { try? output.close() }
-        let process = Process()
-        process.executableURL = benchmark
-        process.arguments = ["shift"] + arguments
-        process.standardOutput = output
-        process.standardError = output
-        try process.run()
-        while process.isRunning { try await Task.sleep(for: .milliseconds(50)) }
-        return (process.terminationStatus, try String(contentsOf: file, encoding: .utf8))
-    }
-
     @Test func `both runs serve everything, and workers change their roles`() async throws {
         let folder = FileManager.default.temporaryDirectory
             .appending(path: "pdserve-shift-\(UInt32.random(in: 0 ... .max))")
@@ -132,9 +114,10 @@ extension String {
         defer { try? FileManager.default.removeItem(at: folder) }
         let svg = folder.appending(path: "shift.svg")
         let json = folder.appending(path: "shift.json")
-        let (status, output) = try await Self.run(
+        let (status, output) = try await Command.run(
+            Command.benchmark,
             [
-                "--prefill-workers", "2", "--decode-workers", "2", "--users", "8",
+                "shift", "--prefill-workers", "2", "--decode-workers", "2", "--users", "8",
                 "--first-seconds", "6", "--second-seconds", "6", "--prompt-tokens", "1000",
                 "--new-tokens", "20", "--simulated-speed", "0.5", "--window", "2", "--settle",
                 "1", "--svg", svg.path, "--json", json.path,
@@ -169,7 +152,8 @@ extension String {
             .appending(path: "pdserve-shift-\(UInt32.random(in: 0 ... .max))")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(at: folder) }
-        let (status, output) = try await Self.run(options, in: folder)
+        let (status, output) = try await Command.run(
+            Command.benchmark, ["shift"] + options, in: folder)
         #expect(status == 64, "\(output)")
         #expect(output.contains("Error: "), "\(output)")
     }

@@ -70,7 +70,30 @@ import Testing
         #expect(submit(1, "unheard of", to: &bench).reservedAt == [InstanceID("d-chat/1")])
         let other = group(GroupID("own/1"), otherModel, scenario: "unheard of", state: .forming)
         _ = bench.show(bench.view.members, groups: [group(Self.chat1), other])
-        #expect(submit(2, "unheard of", to: &bench) == [], "it has one now, if not open yet")
+        #expect(submit(2, "unheard of", to: &bench) == [], "its own one has another revision")
+    }
+
+    @Test func `until its first group opens, a scenario uses those of its model revision`() {
+        let own = GroupID("own/1")
+        var bench = bench([
+            group(Self.chat1), group(Self.chat2, otherModel),
+            group(own, scenario: "own", state: .forming),
+        ])
+        let chat = [InstanceID("d-chat/1")]
+        for number in UInt64(1)...8 {
+            #expect(submit(number, "own", to: &bench).reservedAt == chat)
+        }
+        var groups = bench.view.groups
+        groups[2].state = .open
+        _ = bench.show(bench.view.members, groups: groups)
+        #expect(submit(11, "own", to: &bench).reservedAt == [InstanceID("d-own/1")])
+        // Its own group is waited for from now on, and so is what it lacks.
+        let members = bench.view.members.filter { $0.group != own }
+        _ = bench.show(members, groups: groups)
+        #expect(submit(12, "own", to: &bench) == [])
+        // Once it has none, who waits goes on elsewhere.
+        groups.remove(at: 2)
+        #expect(bench.show(members, groups: groups).reservations.contains(attempt(12)))
     }
 
     @Test func `open groups share requests by weight`() {

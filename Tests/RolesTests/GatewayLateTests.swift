@@ -61,6 +61,22 @@ import Testing
         #expect(bench.machine.counts.early == 0)
     }
 
+    @Test func `the place may be the worker that computed it, if it decodes, too`() {
+        var bench = GatewayBench([worker(decode1, .decodeWorker)])
+        _ = bench.rule { $0.decodePlacement = .late }
+        _ = bench.show([serving(worker(decode1, .decodeWorker), role: .mixed)])
+        #expect(bench.submit(1).offeredTo == [decode1])
+        _ = bench.accept(attempt(1), from: decode1)
+        #expect(bench.tokens(attempt(1), at: 0, 7, from: decode1).reservedAt == [decode1])
+        let place = bench.grant(attempt(1)).only?.places
+        #expect(place?.0.target.instance == decode1 && place?.1 == decode1)
+        #expect(bench.tokens(attempt(1), at: 0, 7, 8, from: decode1).delivered == [8])
+        #expect(
+            bench.tokens(attempt(1), at: 2, 9, finish: .stop, from: decode1)
+                == [.deliver(request(1), outputs(9)), .finish(request(1), .stop)])
+        #expect(bench.machine.counts.late == 1)
+    }
+
     @Test func `an answer of one token needs no place`() {
         var bench = bench()
         _ = bench.submit(1, maximumNewTokens: 1)

@@ -36,7 +36,7 @@ struct SchedulerBench {
             case .pushChange(let change, let links):
                 for link in links {
                     switch readers[link.value, default: ViewReader()].received(change) {
-                    case .nothing: break
+                    case .nothing, .readings: break
                     case .view(let view): note(view, on: link)
                     case .outOfStep: outOfStep.append(link.value)
                     }

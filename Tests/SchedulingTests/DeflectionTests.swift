@@ -15,6 +15,7 @@ import Testing
         request.localTokensPerSecond = 500
         request.runningSequences = 4
         request.decodeStepMilliseconds = 100
+        request.stepLimit = .milliseconds(200)
         change(&request)
         return request
     }

@@ -207,8 +207,8 @@ import WireProtocol
         }
     }
 
-    @Test func `a caller that says nothing is closed after the handshake time`() async throws {
-        try await serve(listener(limits: .init(handshake: .milliseconds(100)))) { _ in
+    @Test func `a caller that says nothing is closed in time`() async throws {
+        try await serve(listener(limits: .init(firstBytes: .milliseconds(100)))) { _ in
             Issue.record("served")
         } test: { address in
             let answer = try await speak([], to: address)

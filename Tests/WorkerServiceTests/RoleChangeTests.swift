@@ -114,6 +114,17 @@ extension WorkerServiceTests {
             let isOver = Mutex(false)
 
             init(_ route: Route) { self.route = Mutex(route) }
+
+            /// Waits until so many have their answer, however slow the machine is.
+            func untilFinished(_ count: Int) async throws {
+                let end = ContinuousClock.now + .seconds(60)
+                while finished.withLock({ $0 }) < count {
+                    guard ContinuousClock.now < end else {
+                        throw BenchFailure("\(count) requests have no answer after a minute")
+                    }
+                    try await Task.sleep(for: .milliseconds(10))
+                }
+            }
         }
 
         /// One client that asks until all is over; refused requests try the route that is then.
@@ -146,8 +157,10 @@ extension WorkerServiceTests {
                     for _ in 0..<6 {
                         group.addTask { try await self.ask(bench, course) }
                     }
-                    for flip in UInt64(1)...(isLong ? 20 : 4) {
-                        try await Task.sleep(for: .milliseconds(300))
+                    let flips: UInt64 = isLong ? 20 : 4
+                    for flip in UInt64(1)...100
+                    where flip <= flips || course.refused.withLock({ $0 }) == 0 {
+                        try await course.untilFinished(Int(flip) * 10)
                         let route = flip % 2 == 1 ? back : there
                         scheduler.assign(
                             Assign(number: flip, role: .prefill, group: nil), to: route.prefill)
@@ -165,7 +178,7 @@ extension WorkerServiceTests {
                     course.finished.withLock { $0 }, course.refused.withLock { $0 }
                 )
                 print("\(finished) answers while roles changed, \(refused) asked elsewhere")
-                #expect(finished > 50 && refused > 0)
+                #expect(finished >= 40 && refused > 0)
                 try await bench.settle()
             }
         }

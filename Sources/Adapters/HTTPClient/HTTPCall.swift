@@ -55,7 +55,13 @@ package struct HTTPCall: Sendable {
     ) async throws -> Head {
         let channel = try await connect()
         return try await channel.executeThenClose { inbound, outbound in
-            try await send(to: outbound)
+            var reason: String?
+            do {
+                try await send(to: outbound)
+            } catch let error as ChannelError {
+                // A server that refuses may have answered and closed by now.
+                reason = "\(error)"
+            }
             var head: Head?
             for try await part in inbound {
                 switch part {
@@ -68,11 +74,13 @@ package struct HTTPCall: Sendable {
                 case .body(let buffer):
                     if let head { try await onChunk(head, Array(buffer.readableBytesView)) }
                 case .end:
-                    guard let head else { throw HTTPCallError.noAnswer(address) }
+                    guard let head else {
+                        throw HTTPCallError.noAnswer(address, reason: "it has no head")
+                    }
                     return head
                 }
             }
-            throw HTTPCallError.noAnswer(address)
+            throw HTTPCallError.noAnswer(address, reason: reason ?? "the connection ended")
         }
     }
 
@@ -114,6 +122,6 @@ package struct HTTPCall: Sendable {
 package enum HTTPCallError: Error, Hashable, Sendable {
     case notReached(NetworkAddress, reason: String)
     /// The connection ended before the answer did.
-    case noAnswer(NetworkAddress)
+    case noAnswer(NetworkAddress, reason: String)
     case answerTooLarge(limitBytes: Int)
 }

@@ -24,6 +24,8 @@ package final class LocalCluster: Sendable {
         package var clusterFile: String?
         /// Further arguments by role.
         package var arguments: [Role: [String]] = [:]
+        /// Further arguments by process name; they win over all others.
+        package var argumentsByName: [String: [String]] = [:]
         /// Time one process may take until it has bound its ports; loading a model counts.
         package var startDeadline: Duration = .seconds(300)
 
@@ -152,7 +154,8 @@ package final class LocalCluster: Sendable {
 
     // MARK: Helpers
 
-    private func makeCertificates() throws {
+    /// Makes the run folder and its certificates; `start` does it too.
+    package func makeCertificates() throws {
         try FileManager.default.createDirectory(
             at: settings.folder, withIntermediateDirectories: true)
         try DevelopmentCertificates.make(
@@ -175,13 +178,14 @@ package final class LocalCluster: Sendable {
         defer { try? log.close() }
         let process = Process()
         process.executableURL = executable
-        process.arguments =
+        let given =
             [
                 "--name", name, "--cluster", settings.cluster, "--host-name", "localhost",
                 "--certificates", settings.folder.appending(path: "certificates").path,
                 "--announce", announce.path, "--exit-with-parent", "true",
             ] + (role == .gateway ? [] : ["--admin-listen", "127.0.0.1:0"]) + arguments
-            + (settings.arguments[role] ?? [])
+            + (settings.arguments[role] ?? []) + (settings.argumentsByName[name] ?? [])
+        process.arguments = Self.lastOfEach(given)
         process.standardInput = FileHandle.nullDevice
         process.standardOutput = log
         process.standardError = log
@@ -198,6 +202,20 @@ package final class LocalCluster: Sendable {
             all.append(managed)
         }
         return managed
+    }
+
+    /// Drops a setting that comes again later: each may be given only once.
+    static func lastOfEach(_ arguments: [String]) -> [String] {
+        var settings: [[String]] = []
+        for argument in arguments {
+            if argument.hasPrefix("--") || settings.isEmpty {
+                settings.removeAll { $0.first == argument }
+                settings.append([argument])
+            } else {
+                settings[settings.count - 1].append(argument)
+            }
+        }
+        return settings.flatMap { $0 }
     }
 
     /// Waits for the file in which the process says where it listens.

@@ -1,6 +1,5 @@
 import Foundation
 import LocalCluster
-import Logging
 import ServiceRuntime
 import ServiceStart
 import ServingTypes
@@ -17,16 +16,7 @@ struct ControlEcho: Sendable {
         guard let address = worker.announcement.control else {
             throw MeasurementError.unexpectedAnswer(status: 0, body: "no control address")
         }
-        let name = InstanceID(Role.administrator.name)
-        let folder = cluster.settings.folder.appending(path: "certificates").path
-        let context = try TLSContext(
-            TLSIdentity(CertificateAuthority(folder: folder).paths(of: name)))
-        let hello = Hello(
-            cluster: cluster.settings.cluster, role: .administrator, instance: name,
-            incarnation: .random(in: 1 ... .max), productVersion: Product.version)
-        client = try ControlClient(
-            address: address, context: context, hello: hello, expects: PeerExpectation(worker.role),
-            logger: Logger(label: "benchmark"))
+        client = try .administrator(of: cluster, to: worker.role, at: address)
     }
 
     func roundTrips(_ count: Int) async throws -> Samples {

@@ -1,7 +1,7 @@
 import Foundation
 
 /// What the kernel says of a process.
-enum ProcessReadings {
+package enum ProcessReadings {
     /// Processor time of all threads in seconds, in steps of a clock tick; nil once it has ended.
     static func processorSeconds(_ process: Int32) -> Double? {
         guard let text = try? String(contentsOfFile: "/proc/\(process)/stat", encoding: .utf8),
@@ -42,12 +42,12 @@ enum ProcessReadings {
     }
 
     /// Processes that wanted to run, over the last minute.
-    static var loadAverage: String {
+    package static var loadAverage: String {
         let text = try? String(contentsOfFile: "/proc/loadavg", encoding: .utf8)
         return text?.split(separator: " ").first.map(String.init) ?? "unknown"
     }
 
-    static var processorName: String {
+    package static var processorName: String {
         let text = (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)) ?? ""
         let line = text.split(separator: "\n").first { $0.hasPrefix("model name") }
         let name = line?.split(separator: ":").last.map { $0.drop { $0 == " " } }

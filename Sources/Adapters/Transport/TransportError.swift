@@ -18,7 +18,8 @@ package enum TransportError: Error, Hashable, Sendable {
 
     case connectFailed(address: NetworkAddress, problem: String)
     case listenFailed(address: NetworkAddress, problem: String)
-    /// TCP, TLS and `Hello` took longer than `TransportLimits.handshake`.
+    /// TCP, TLS or `Hello` took longer than `TransportLimits.handshake`, or did not begin within
+    /// `handshakeWait`.
     case handshakeDeadline
     /// The handshake failed.
     ///
@@ -27,6 +28,8 @@ package enum TransportError: Error, Hashable, Sendable {
     case tls(TLSFailure, isReportedByPeer: Bool, details: String)
     /// The listener has all the connections it may have; the peer tries again.
     case tooManyConnections(limit: Int)
+    /// As many connections wait for their handshake as may; the peer tries again.
+    case tooManyHandshakes(limit: Int)
 
     // Peers that must not be served; they get a `Refusal`, an operator acts.
 
@@ -107,7 +110,7 @@ extension TransportError {
         case .otherVersion: code = .version
         case .malformed(let error): code = error.failureCode
         case .helloMissing: code = .protocol
-        case .tooManyConnections: code = .busy
+        case .tooManyConnections, .tooManyHandshakes: code = .busy
         case .notAccepted(let refusal): return refusal
         default: return nil
         }
@@ -143,6 +146,7 @@ extension TransportError: CustomStringConvertible {
             failure.sentence(isReportedByPeer: isReportedByPeer)
                 + (details.isEmpty ? "" : " (\(details))")
         case .tooManyConnections(let limit): "all \(limit) connections are taken"
+        case .tooManyHandshakes(let limit): "\(limit) connections wait for their handshake already"
         case .noIdentity:
             "the certificate has no single name of the form pdserve://cluster/role/name"
         case .otherCluster(let expected, let actual):

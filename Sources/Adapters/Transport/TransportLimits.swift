@@ -2,8 +2,26 @@
 package enum TransportLimits {
     // Connections.
 
-    /// Time for TCP, TLS and `Hello` together, on either side.
+    /// Time for TLS and `Hello` together once a listener has begun with them; on the side that
+    /// connects, for TCP and for each wait after the peer's first answer.
     package static let handshake = Duration.seconds(5)
+    /// Time for which a connection waits for its handshake to begin: ten thousand that come at once
+    /// take a busy processor most of it.
+    package static let handshakeWait = Duration.seconds(60)
+    /// Time a peer has for its first bytes; until then it costs a listener nothing but a file.
+    static let firstBytes = Duration.seconds(15)
+    /// A deadline that this process itself reaches so late is given once more: what the peer sent
+    /// meanwhile is still unread.
+    static let ownDelay = Duration.milliseconds(500)
+    /// Handshakes that a control listener has in progress.
+    ///
+    /// Enough to keep the processors busy over a slow network, and so few that each ends long
+    /// before its deadline.
+    package static let handshakes = 128
+    /// Connections that wait for their handshake; more are closed at once.
+    static let handshakesWaiting = 16_384
+    /// Bytes taken from a peer whose handshake has not begun; longer than any `ClientHello`.
+    static let bytesBeforePlace = 16 << 10
     /// A control connection without any inbound frame for this long is closed; peers beat every
     /// second.
     package static let idle = Duration.seconds(30)
@@ -29,7 +47,14 @@ package enum TransportLimits {
 
     // Reconnection.
 
+    /// A first connection is made after a part of this, by chance: those that are started together
+    /// don't connect together.
+    package static let firstConnectionSpread = Duration.milliseconds(200)
     package static let firstBackoff = Duration.milliseconds(100)
+    /// Each pause is so many times as long as the one before.
+    static let backoffGrowth = 2
+    /// Part of a pause that is left out, at most, by chance.
+    static let backoffJitter = 0.75
     package static let longestBackoff = Duration.seconds(5)
     /// Pause after a refusal that only an operator can mend.
     package static let permanentRefusalBackoff = Duration.seconds(30)

@@ -22,6 +22,11 @@ package struct ScenarioSpec: Hashable, Sendable {
     package var ttftLimit: Duration = .seconds(10)
     /// Longest good mean time per further token.
     package var tpotLimit: Duration = .milliseconds(200)
+    /// Longest time of an engine's iteration while sequences decode.
+    ///
+    /// Less than the TPOT limit: a first token's way to the gateway and errors of forecasts count
+    /// too, and an iteration as long as the limit would break it for all.
+    package var stepLimit: Duration { tpotLimit * 4 / 5 }
     /// Greater goes first; range 0…100.
     package var priority = 50
     /// Groups its workers are divided into, if there are enough of them.

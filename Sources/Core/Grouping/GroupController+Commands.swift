@@ -10,7 +10,7 @@ extension GroupController {
     ) -> AdminReply {
         self.now = now
         self.clock = clock
-        self.workers = Dictionary(workers.map { ($0.instance, $0) }, uniquingKeysWith: { $1 })
+        look(at: workers)
         hasNews = true
         do throws(CommandError) {
             return AdminReply(isAccepted: true, text: try perform(request))
@@ -81,8 +81,8 @@ extension GroupController {
         }
         let step = try number(request, "step", in: 1...limits.maximumUpgradeStep) ?? 1
         let settle = try number(request, "settle", in: 0...86_400).map { Duration.seconds($0) }
-        let present = seats.filter { $0.value.pool.scenario == scenario.name }
-            .compactMap { workers[$0.key]?.description }.sorted { $0.instance < $1.instance }
+        let present = seats.instances(ofScenario: scenario.name)
+            .compactMap { workers[$0]?.description }.sorted { $0.instance < $1.instance }
         guard let first = present.first else {
             throw CommandError(text: "scenario '\(scenario.name)' has no workers")
         }
@@ -101,8 +101,8 @@ extension GroupController {
             throw CommandError(text: "all workers of '\(first.modelName)' have \(path) already")
         }
         upgrades[scenario.name] = UpgradePlan(
-            scenario: scenario.name, target: path, origin: origin, step: step,
-            settle: settle ?? limits.upgradeSettle, old: Set(left.map(\.fingerprint)))
+            scenario: scenario.name, modelName: first.modelName, target: path, origin: origin,
+            step: step, settle: settle ?? limits.upgradeSettle, old: Set(left.map(\.fingerprint)))
         decided(
             scenario.name, "an upgrade to \(path) begins",
             "a person asked for it; \(present.count) workers, \(step) of each role at a time")
@@ -124,8 +124,10 @@ extension GroupController {
         case "resume":
             guard plan.phase != .running else { throw CommandError(text: "it is not paused") }
             plan.phase = .running
+            plan.awaitsReturn = false
             for instance in plan.movers.keys {
                 plan.movers[instance]?.since = now
+                plan.movers[instance]?.goneSince = nil
                 if seats[instance]?.loadPath == plan.target { seats[instance]?.orderDue = now }
             }
         default:
@@ -219,7 +221,7 @@ extension GroupController {
         return "\(name) becomes \(roleName) and stays so until role=auto"
     }
 
-    private func checkFloors(
+    private mutating func checkFloors(
         _ seat: Seat, _ scenario: ScenarioSpec, to next: ServingRole
     ) throws(CommandError) {
         if isFlipping(scenario.name), seat.group != nil, next != .mixed {

@@ -19,7 +19,8 @@ struct GroupRecord: Sendable {
 extension GroupController {
     // MARK: Newcomers
 
-    /// The scenario a worker joins: where a role it can do is missing, else where fewest are.
+    /// The scenario a worker joins: where a role it can do is missing, first where the other role
+    /// waits for it, else where fewest are.
     private func scenario(for worker: GroupWorker) -> ScenarioSpec? {
         let fitting = spec.scenarios.filter { fits(worker, $0) }
         guard fitting.count > 1 else { return fitting.first }
@@ -27,20 +28,24 @@ extension GroupController {
             let floor = targets(of: scenario).floor
             return [ServingRole.prefill, .decode].reduce(0) { sum, role in
                 guard worker.description.can(role) else { return sum }
-                let present = seats.values.count {
-                    $0.pool.scenario == scenario.name && $0.home == role && $0.group != nil
-                }
+                let present = seats.count(role, ofScenario: scenario.name)
                 let usual = worker.description.initialRole == role ? 2 : 1
                 return max(sum, present < floor[role] ? usual : 0)
             }
         }
-        func size(_ scenario: ScenarioSpec) -> Int {
-            seats.values.count { $0.pool.scenario == scenario.name }
+        func size(_ scenario: ScenarioSpec) -> Int { seats.size(ofScenario: scenario.name) }
+        func isBegun(_ scenario: ScenarioSpec) -> Bool {
+            [ServingRole.prefill, .decode, .mixed].contains { role in
+                seats.count(role, ofScenario: scenario.name) > 0
+            }
         }
-        return fitting.enumerated().min {
-            (-missing($0.element), size($0.element), $0.offset)
-                < (-missing($1.element), size($1.element), $1.offset)
-        }?.element
+        func rank(_ scenario: ScenarioSpec) -> (Int, Int, Int) {
+            let missing = missing(scenario)
+            return (-missing, missing > 0 && isBegun(scenario) ? 0 : 1, size(scenario))
+        }
+        let ranks = fitting.map { rank($0) }
+        // The first of equals.
+        return fitting.indices.min { ranks[$0] < ranks[$1] }.map { fitting[$0] }
     }
 
     mutating func seatNewcomer(_ worker: GroupWorker) {
@@ -56,7 +61,7 @@ extension GroupController {
             if !plan.isUnderWay {
                 // It missed the upgrade.
                 role = .spare
-                loading = plan.target
+                loading = sendLate(worker.instance, to: plan)
             } else if !records(of: pool).contains(where: { $0.group.state != .draining }) {
                 role = .spare
             }
@@ -77,6 +82,7 @@ extension GroupController {
         seat.stepLimit = stepLimit(role, scenario.name)
         seat.orderDue = now
         seats[worker.instance] = seat
+        seats.note(worker.instance, isServing: worker.isServing)
         guard role != description.initialRole, loading.isEmpty, worker.status.role != role else {
             return
         }
@@ -86,6 +92,18 @@ extension GroupController {
                 + (role == .spare ? "that role has enough" : "\(role.name) lacks workers"))
     }
 
+    /// The file that a worker with the old model is to load after the end of an upgrade; empty if
+    /// it has come back without it too often.
+    private mutating func sendLate(_ instance: InstanceID, to plan: UpgradePlan) -> String {
+        let loads = plan.lateLoads[instance, default: 0] + 1
+        upgrades[plan.scenario]?.lateLoads[instance] = loads
+        guard loads > limits.lateLoads else { return plan.target }
+        decided(
+            plan.scenario, "\(instance) stays a spare",
+            "it came back without \(plan.target) \(limits.lateLoads) times; its log says why")
+        return ""
+    }
+
     /// What it was, unless another role needs it more.
     private func role(
         for worker: GroupWorker, _ pool: Pool, _ scenario: ScenarioSpec
@@ -93,7 +111,7 @@ extension GroupController {
         let description = worker.description
         let status = worker.status
         let targets = targets(of: scenario)
-        let members = members(of: pool)
+        let members = seats.counts(of: pool)
         let adopted = status.assignment > 0 && status.role != .mixed
         var role = adopted ? status.role : description.initialRole
         if !description.can(role) {
@@ -105,7 +123,7 @@ extension GroupController {
                     && (targets.changesRoles || role == .spare || members.count($0) == 0)
             }
             if let short { return short }
-            if members.spares.count < targets.spares { return .spare }
+            if members.spares < targets.spares { return .spare }
         }
         guard role == .prefill || role == .decode else { return role }
         guard members.count(role) >= targets.ceiling[role] else { return role }
@@ -115,18 +133,16 @@ extension GroupController {
     }
 
     func isSetUp(_ pool: Pool) -> Bool {
-        groupBook.values.contains { $0.pool == pool && $0.isSetUp }
+        poolGroups[pool]?.contains { groupBook[$0]?.isSetUp == true } ?? false
     }
 
     // MARK: Groups of a pool
 
     func records(of pool: Pool) -> [GroupRecord] {
-        groupBook.values.filter { $0.pool == pool }.sorted { $0.group.id < $1.group.id }
+        (poolGroups[pool] ?? []).sorted().compactMap { groupBook[$0] }
     }
 
-    func count(_ role: ServingRole, in group: GroupID) -> Int {
-        seats.values.count { $0.group == group && ($0.home == role || $0.home == .mixed) }
-    }
+    func count(_ role: ServingRole, in group: GroupID) -> Int { seats.count(role, in: group) }
 
     /// The group with the fewest workers of the role; a new one if there is none.
     mutating func group(
@@ -149,13 +165,14 @@ extension GroupController {
                 id: id, scenario: pool.scenario, modelName: pool.modelName,
                 fingerprint: pool.fingerprint, modelPath: path, state: .forming, weight: 0),
             pool: pool, since: now)
+        poolGroups[pool, default: []].insert(id)
         return id
     }
 
     /// Divides a pool's workers evenly among as many groups as the scenario wants and they allow.
     mutating func divide(_ pool: Pool, _ scenario: ScenarioSpec) {
         let targets = targets(of: scenario)
-        let members = members(of: pool)
+        let members = seats.counts(of: pool)
         let records = records(of: pool).filter { $0.group.state != .draining }
         let possible = min(members.count(.prefill), members.count(.decode))
         if records.count < min(targets.groups, possible), let first = records.first {
@@ -167,11 +184,10 @@ extension GroupController {
         let ids = left.filter { $0.group.state != .draining }.map(\.group.id)
         for record in left where record.group.state == .draining {
             guard let since = record.drainingSince, now - since >= limits.drain else { continue }
-            for (instance, seat) in seats where seat.group == record.group.id {
-                let home = seat.home
-                guard let least = ids.min(by: { count(home, in: $0) < count(home, in: $1) }) else {
-                    break
-                }
+            for instance in seats.instances(in: record.group.id).sorted() {
+                guard let home = seats[instance]?.home,
+                    let least = ids.min(by: { count(home, in: $0) < count(home, in: $1) })
+                else { break }
                 move(instance, to: least)
             }
         }
@@ -179,15 +195,24 @@ extension GroupController {
     }
 
     private mutating func even(_ role: ServingRole, among ids: [GroupID]) {
+        // The last of a list goes first.
+        var leavers: [GroupID: [InstanceID]] = [:]
         while let least = ids.min(by: { count(role, in: $0) < count(role, in: $1) }),
             let most = ids.max(by: { count(role, in: $0) < count(role, in: $1) }),
-            count(role, in: most) - count(role, in: least) > 1,
-            let instance = seats.filter({
-                $0.value.group == most && $0.value.home == role && !$0.value.isFlip
-            }).keys.max()
+            count(role, in: most) - count(role, in: least) > 1
         {
+            if leavers[most] == nil { leavers[most] = self.leavers(role, from: most) }
+            guard let instance = leavers[most]?.popLast() else { return }
             move(instance, to: least)
         }
+    }
+
+    private mutating func leavers(_ role: ServingRole, from group: GroupID) -> [InstanceID] {
+        let instances = seats.instances(in: group)
+        examinedSeats += instances.count
+        return instances.filter { instance in
+            seats[instance].map { $0.home == role && !$0.isFlip } ?? false
+        }.sorted()
     }
 
     /// Gives a worker another group of its pool; what it does stays as it is.
@@ -215,18 +240,22 @@ extension GroupController {
         share()
     }
 
-    private func serving(_ id: GroupID) -> [Seat] {
-        seats.filter { $0.value.group == id && workers[$0.key]?.isServing == true }.map(\.value)
+    private mutating func serving(_ id: GroupID) -> [Seat] {
+        let instances = seats.instances(in: id)
+        examinedSeats += instances.count
+        return instances.compactMap { workers[$0]?.isServing == true ? seats[$0] : nil }
     }
 
     private mutating func tend(_ id: GroupID) {
         guard var record = groupBook[id] else { return }
         let members = serving(id)
-        let hasSeats = seats.values.contains { $0.group == id }
+        let hasSeats = !seats.instances(in: id).isEmpty
         record.emptySince = hasSeats ? nil : record.emptySince ?? now
         let isClosing = record.group.state == .draining || spec[record.pool.scenario] == nil
         if let since = record.emptySince, isClosing || now - since >= limits.emptyGroupKept {
             groupBook[id] = nil
+            poolGroups[record.pool]?.remove(id)
+            if poolGroups[record.pool]?.isEmpty == true { poolGroups[record.pool] = nil }
             histories = histories.filter { groupsRemain(of: $0.key) }
             rates = rates.filter { groupsRemain(of: $0.key) }
             ratios = ratios.filter { groupsRemain(of: $0.key) }
@@ -251,7 +280,7 @@ extension GroupController {
     }
 
     private func groupsRemain(of pool: Pool) -> Bool {
-        groupBook.values.contains { $0.pool == pool }
+        poolGroups[pool] != nil
     }
 
     /// Opens a group that is complete, or whose gateways may fall back on what there is.
@@ -316,7 +345,7 @@ extension GroupController {
     }
 
     /// Workers that are shown at work; none if requests can't be answered by them.
-    private func size(_ id: GroupID) -> Int {
+    private mutating func size(_ id: GroupID) -> Int {
         let shown = serving(id).map(\.shownRole).filter { $0 != .spare }
         let scenario = groupBook[id].flatMap { spec[$0.pool.scenario] }
         let hasPrefill = shown.contains(where: \.takesPrompts)

@@ -6,16 +6,27 @@ extension GroupController {
     // MARK: Looking
 
     func pools(of scenario: String) -> [Pool] {
-        var pools = Set(groupBook.values.map(\.pool).filter { $0.scenario == scenario })
-        pools.formUnion(seats.values.map(\.pool).filter { $0.scenario == scenario })
+        var pools = Set(poolGroups.keys.filter { $0.scenario == scenario })
+        pools.formUnion(seats.pools(of: scenario))
         return pools.sorted {
             ($0.modelName, $0.fingerprint.description) < ($1.modelName, $1.fingerprint.description)
         }
     }
 
-    func members(of pool: Pool) -> PoolMembers {
+    /// The workers that the rest of this call works with.
+    mutating func look(at list: [GroupWorker]) {
+        examinedSeats += list.count
+        workers = Dictionary(list.map { ($0.instance, $0) }, uniquingKeysWith: { $1 })
+        for instance in seats.instances {
+            seats.note(instance, isServing: workers[instance]?.isServing)
+        }
+    }
+
+    /// All of a pool; its numbers alone come cheaper from the seats' counts.
+    mutating func members(of pool: Pool) -> PoolMembers {
         var members = PoolMembers()
-        let instances = seats.filter { $0.value.pool == pool }.keys.sorted()
+        let instances = seats.instances(of: pool).sorted()
+        examinedSeats += instances.count
         for instance in instances {
             guard let seat = seats[instance], let worker = workers[instance] else { continue }
             let member = Member(worker: worker, seat: seat)
@@ -36,10 +47,7 @@ extension GroupController {
     }
 
     func isFlipping(_ scenario: String) -> Bool {
-        seats.contains {
-            $0.value.pool.scenario == scenario && $0.value.isFlip
-                && workers[$0.key]?.isServing == true
-        }
+        seats.flips(ofScenario: scenario) > 0
     }
 
     func occupancy(of members: PoolMembers) -> PerRole<Double> {
@@ -57,17 +65,17 @@ extension GroupController {
 
     // MARK: Following the workers
 
-    mutating func syncSeats() {
-        for worker in workers.values { lastNumber = max(lastNumber, worker.status.assignment) }
-        for (instance, seat) in seats.sorted(by: { $0.key < $1.key }) where workers[instance] == nil
-        {
+    /// - Parameter list: the workers, sorted.
+    mutating func syncSeats(_ list: [GroupWorker]) {
+        for worker in list { lastNumber = max(lastNumber, worker.status.assignment) }
+        for instance in seats.instances.filter({ workers[$0] == nil }).sorted() {
+            guard let seat = seats[instance] else { continue }
             seats[instance] = nil
             guard let group = seat.group, seat.home != .spare else { continue }
             _ = replace(instance, seat, in: group, why: "is gone")
         }
-        for instance in workers.keys.sorted() {
-            guard let worker = workers[instance] else { continue }
-            if let seat = seats[instance] {
+        for worker in list {
+            if let seat = seats[worker.instance] {
                 follow(worker, seat)
             } else if worker.isServing {
                 seatNewcomer(worker)
@@ -111,7 +119,7 @@ extension GroupController {
             seat.isServing = false
             seat.absentSince = seat.absentSince ?? now
         }
-        if seat != old { seats[worker.instance] = seat }
+        seats[worker.instance] = seat
     }
 
     private mutating func confirmed(_ instance: InstanceID, _ seat: inout Seat) {
@@ -126,7 +134,8 @@ extension GroupController {
     /// Orders whose time has come, with the numbers they bear; overdue ones once more.
     mutating func dueOrders() -> [GroupOrder] {
         var orders: [GroupOrder] = []
-        for instance in seats.keys.sorted() {
+        for instance in seats.unsettled.sorted() {
+            examinedSeats += 1
             guard var seat = seats[instance], workers[instance]?.isServing == true else { continue }
             if seat.orderDue == nil, !seat.isConfirmed, seat.loadPath.isEmpty,
                 now - seat.asked >= limits.flipDeadline
@@ -158,7 +167,7 @@ extension GroupController {
     // MARK: Changing seats
 
     func stepLimit(_ role: ServingRole, _ scenario: String) -> Duration? {
-        role.takesSequences ? spec[scenario]?.tpotLimit : nil
+        role.takesSequences ? spec[scenario]?.stepLimit : nil
     }
 
     /// Takes a worker out of what it does and gives it something else, the view first.
@@ -209,22 +218,35 @@ extension GroupController {
         _ gone: InstanceID, _ lost: Seat, in group: GroupID, why: String
     ) -> Bool {
         guard groupBook[group].map({ $0.group.state != .draining }) ?? false,
-            let spare = members(of: lost.pool).spares.first(where: {
-                $0.can(lost.home) && !$0.seat.isPinned && $0.instance != gone
-            })
+            let spare = spare(for: lost.home, of: lost.pool, besides: gone)
         else { return false }
-        change(spare.instance, to: lost.home, group: group)
+        change(spare, to: lost.home, group: group)
         // Its return is waited for, before numbers are corrected.
         ratios[lost.pool, default: RatioController()].disturbed(now: now)
         decided(
-            lost.pool.scenario, "\(spare.instance) becomes \(lost.home.name)",
+            lost.pool.scenario, "\(spare) becomes \(lost.home.name)",
             "a spare takes the place of \(gone), which \(why)")
         return true
     }
 
+    private mutating func spare(
+        for role: ServingRole, of pool: Pool, besides gone: InstanceID
+    ) -> InstanceID? {
+        for instance in seats.spares(of: pool) {
+            examinedSeats += 1
+            if instance != gone, seats[instance]?.isPinned == false,
+                workers[instance]?.description.can(role) == true
+            {
+                return instance
+            }
+        }
+        return nil
+    }
+
     /// Gives back the workers that their scenario's rules do not cover any more.
     mutating func releaseUnruled() {
-        for (instance, seat) in seats {
+        for instance in seats.instances {
+            guard let seat = seats[instance] else { continue }
             let scenario = seat.pool.scenario
             guard let rules = spec[scenario] else {
                 seats[instance] = nil

@@ -42,6 +42,7 @@ extension GroupController {
 
     /// Ends mixed work: back when nothing waits, for good when it lasts.
     mutating func endMixed(_ pool: Pool, _ targets: Targets) {
+        guard seats.counts(of: pool).helpers > 0 else { return }
         let members = members(of: pool)
         let calmSince = histories[pool].map { $0.calmSince } ?? .start
         for member in members.prefill + members.decode
@@ -65,10 +66,7 @@ extension GroupController {
     ) {
         let home = member.seat.home
         let role = home.opposite
-        let inputs = RatioInputs(
-            count: PerRole(prefill: members.count(.prefill), decode: members.count(.decode)),
-            floor: targets.floor, ceiling: targets.ceiling, occupancy: occupancy(of: members),
-            times: spec[pool.scenario].flatMap { rates[pool]?.times(of: members, spec: $0) })
+        let inputs = ratioInputs(members, pool, targets)
         guard let group = member.seat.group, count(home, in: group) > 1,
             members.shown(home) > max(1, targets.floor[home]), member.seat.isConfirmed,
             let advice = ratios[pool, default: RatioController()].advise(

@@ -19,15 +19,12 @@ extension GroupController {
         _ =
             reachGoals(pool, targets) || keepCeilings(pool, targets)
             || keepSpares(pool, targets, scenario)
-            || followTraffic(pool, targets, scenario)
+            || followTraffic(pool, targets)
     }
 
     /// No worker of the scenario is on its way into a role.
     private func isQuiet(_ scenario: String) -> Bool {
-        !seats.contains {
-            $0.value.pool.scenario == scenario && !$0.value.isConfirmed && $0.value.group != nil
-                && workers[$0.key]?.isServing == true
-        }
+        seats.restless(ofScenario: scenario) == 0
     }
 
     private mutating func noteRates(_ pool: Pool) {
@@ -38,6 +35,8 @@ extension GroupController {
 
     /// Spares take the roles of workers that do not serve.
     private mutating func replaceAbsent(_ pool: Pool) {
+        let counts = seats.counts(of: pool)
+        guard counts.absent > 0, counts.spares > 0 else { return }
         for member in members(of: pool).absent {
             guard let group = member.seat.group, !member.seat.isPinned,
                 replace(member.instance, member.seat, in: group, why: "does not serve")
@@ -103,6 +102,11 @@ extension GroupController {
     // MARK: Numbers
 
     private mutating func fillFloors(_ pool: Pool, _ targets: Targets) -> Bool {
+        let counts = seats.counts(of: pool)
+        guard
+            counts.count(.prefill) < targets.floor.prefill
+                || counts.count(.decode) < targets.floor.decode
+        else { return false }
         let members = members(of: pool)
         for role in [ServingRole.prefill, .decode] where members.count(role) < targets.floor[role] {
             // A worker that is away for a moment keeps its place.
@@ -126,6 +130,11 @@ extension GroupController {
     }
 
     private mutating func reachGoals(_ pool: Pool, _ targets: Targets) -> Bool {
+        let counts = seats.counts(of: pool)
+        guard
+            counts.count(.prefill) < targets.goal.prefill ?? 0
+                || counts.count(.decode) < targets.goal.decode ?? 0
+        else { return false }
         let members = members(of: pool)
         for role in [ServingRole.prefill, .decode] {
             guard let goal = targets.goal[role], members.count(role) < goal else { continue }
@@ -147,6 +156,11 @@ extension GroupController {
     }
 
     private mutating func keepCeilings(_ pool: Pool, _ targets: Targets) -> Bool {
+        let counts = seats.counts(of: pool)
+        guard
+            counts.count(.prefill) > targets.ceiling.prefill
+                || counts.count(.decode) > targets.ceiling.decode
+        else { return false }
         let members = members(of: pool)
         for role in [ServingRole.prefill, .decode]
         where members.count(role) > targets.ceiling[role] {
@@ -172,6 +186,11 @@ extension GroupController {
     private mutating func keepSpares(
         _ pool: Pool, _ targets: Targets, _ scenario: ScenarioSpec
     ) -> Bool {
+        let spares = seats.counts(of: pool).spares
+        guard
+            spares < targets.spares && targets.changesRoles
+                || spares > targets.spares && targets.isAutomatic
+        else { return false }
         let members = members(of: pool)
         let times = rates[pool, default: RateBook()].times(of: members, spec: scenario)
         let count = PerRole(prefill: members.count(.prefill), decode: members.count(.decode))
@@ -206,15 +225,19 @@ extension GroupController {
 
     // MARK: Ratio
 
-    private mutating func followTraffic(
-        _ pool: Pool, _ targets: Targets, _ scenario: ScenarioSpec
-    ) -> Bool {
-        guard targets.isAutomatic else { return false }
-        let members = members(of: pool)
-        let inputs = RatioInputs(
+    func ratioInputs(_ members: PoolMembers, _ pool: Pool, _ targets: Targets) -> RatioInputs {
+        let book = rates[pool, default: RateBook()]
+        return RatioInputs(
             count: PerRole(prefill: members.count(.prefill), decode: members.count(.decode)),
             floor: targets.floor, ceiling: targets.ceiling, occupancy: occupancy(of: members),
-            times: rates[pool, default: RateBook()].times(of: members, spec: scenario))
+            times: spec[pool.scenario].flatMap { book.times(of: members, spec: $0) },
+            isMeasured: book.isMeasured)
+    }
+
+    private mutating func followTraffic(_ pool: Pool, _ targets: Targets) -> Bool {
+        guard targets.isAutomatic else { return false }
+        let members = members(of: pool)
+        let inputs = ratioInputs(members, pool, targets)
         let history = histories[pool] ?? TrafficHistory(limits: limits)
         var ratio = ratios[pool, default: RatioController()]
         defer { ratios[pool] = ratio }

@@ -26,7 +26,8 @@ extension GroupController {
         guard var plan = upgrades[scenario.name] else { return }
         guard plan.isUnderWay else { return }
         defer { upgrades[scenario.name] = plan }
-        let instances = seats.filter { $0.value.pool.scenario == scenario.name }.keys
+        let instances = seats.instances(ofScenario: scenario.name)
+        examinedSeats += instances.count
         let seated = instances.compactMap { workers[$0] }
         let old = seated.filter { !plan.isNew($0.description) }
         for worker in old { plan.leave(worker.description.fingerprint) }
@@ -43,10 +44,20 @@ extension GroupController {
     }
 
     private mutating func checkMovers(_ plan: inout UpgradePlan) {
+        checkPresence(&plan)
         for (instance, mover) in plan.movers.sorted(by: { $0.key < $1.key }) {
             if let seat = seats[instance], let worker = workers[instance], worker.isServing {
                 if plan.isNew(worker.description), seat.isConfirmed {
                     plan.movers[instance] = nil
+                    let name = worker.description.modelName
+                    guard name == plan.modelName else {
+                        pause(
+                            &plan,
+                            "\(instance) calls its model '\(name)', clients and gateways know "
+                                + "'\(plan.modelName)'; abort, start workers and gateways with "
+                                + "--model-name, and try again")
+                        continue
+                    }
                     if plan.movers.isEmpty { plan.lastStep = now }
                     decided(
                         plan.scenario, "\(instance) has the model of \(plan.target)",
@@ -62,6 +73,7 @@ extension GroupController {
                 }
                 if hasRefused(worker, seat, plan) {
                     pause(&plan, "\(instance) can't load \(plan.target); its log says why")
+                    if returnToWork(worker, seat, as: mover.role) { plan.movers[instance] = nil }
                     continue
                 }
             }
@@ -74,14 +86,54 @@ extension GroupController {
         }
     }
 
+    /// Pauses when a worker stays away, and goes on when all have come back.
+    private mutating func checkPresence(_ plan: inout UpgradePlan) {
+        for (instance, mover) in plan.movers.sorted(by: { $0.key < $1.key }) {
+            let goneSince = workers[instance] == nil ? mover.goneSince ?? now : nil
+            plan.movers[instance]?.goneSince = goneSince
+            guard let goneSince, now - goneSince >= limits.upgradeAbsence,
+                plan.phase == .running
+            else { continue }
+            pause(
+                &plan,
+                "\(instance) has been gone for \((now - goneSince).seconds.figure(0)) s; start it "
+                    + "with \(plan.target), or abort")
+            plan.awaitsReturn = true
+        }
+        guard plan.awaitsReturn, plan.movers.isEmpty else { return }
+        plan.awaitsReturn = false
+        plan.phase = .running
+        decided(plan.scenario, "the upgrade to \(plan.target) goes on", "its workers are back")
+    }
+
     /// It has answered the order to load the new model, and still has the old one.
     private func hasRefused(_ worker: GroupWorker, _ seat: Seat, _ plan: UpgradePlan) -> Bool {
         !plan.isNew(worker.description) && seat.loadPath == plan.target && seat.orderDue == nil
             && seat.number > 0 && worker.status.assignment == seat.number
     }
 
+    /// Gives a worker that keeps its model its work back; false if its groups take no more.
+    private mutating func returnToWork(
+        _ worker: GroupWorker, _ seat: Seat, as role: ServingRole
+    ) -> Bool {
+        guard role != .spare else {
+            change(worker.instance, to: .spare, group: nil)
+            return true
+        }
+        guard let scenario = spec[seat.pool.scenario],
+            records(of: seat.pool).contains(where: { $0.group.state != .draining })
+        else { return false }
+        let path = worker.description.modelPath
+        change(
+            worker.instance, to: role,
+            group: group(for: role, of: seat.pool, scenario, path: path))
+        return true
+    }
+
     private mutating func pause(_ plan: inout UpgradePlan, _ reason: String) {
-        guard plan.phase == .running else { return }
+        guard plan.phase == .running || plan.awaitsReturn else { return }
+        // What else is wrong than an absence needs a person.
+        plan.awaitsReturn = false
         plan.phase = .paused(reason)
         decided(plan.scenario, "the upgrade to \(plan.target) pauses", reason)
     }
@@ -115,11 +167,12 @@ extension GroupController {
         var new: [Member] = []
     }
 
-    private func ground(_ plan: UpgradePlan) -> Ground {
+    private mutating func ground(_ plan: UpgradePlan) -> Ground {
         var ground = Ground()
-        let pools = pools(of: plan.scenario)
-        let all = pools.map(members(of:)).flatMap { members in
-            members.prefill + members.decode + members.mixed + members.spares
+        var all: [Member] = []
+        for pool in pools(of: plan.scenario) {
+            let members = members(of: pool)
+            all += members.prefill + members.decode + members.mixed + members.spares
         }
         let isOld = { (member: Member) in !plan.isNew(member.worker.description) }
         ground.group = all.filter(isOld).compactMap(\.seat.group).min()
@@ -210,8 +263,11 @@ extension GroupController {
         _ members: [Member], as role: ServingRole?, _ plan: inout UpgradePlan
     ) {
         for member in members {
+            let home = member.seat.home
+            let next = role ?? (home == .spare ? plan.roles[member.instance] ?? home : home)
+            plan.roles[member.instance] = next
             plan.movers[member.instance] = UpgradePlan.Mover(
-                role: role ?? member.seat.home,
+                role: next,
                 incarnation: member.worker.description.incarnation, since: now)
             change(member.instance, to: .spare, group: nil, loading: plan.target)
             // Many leave at once here; the floors have been looked at above.

@@ -9,8 +9,10 @@ package struct GroupController: Sendable {
     let limits: GroupLimits
     var spec: ClusterSpec
     var scales: [String: ScaleOverride] = [:]
-    var seats: [InstanceID: Seat] = [:]
+    var seats = SeatBook()
     var groupBook: [GroupID: GroupRecord] = [:]
+    /// The groups of each pool.
+    var poolGroups: [Pool: Set<GroupID>] = [:]
     /// Number of each scenario's latest group.
     var lastGroup: [String: Int] = [:]
     var histories: [Pool: TrafficHistory] = [:]
@@ -28,6 +30,8 @@ package struct GroupController: Sendable {
     var clock = WallClock()
 
     var lastNumber: UInt64 = 0
+    /// Seats looked at so far: what the work of this controller grows with.
+    package internal(set) var examinedSeats = 0
     private var lastLook: MonotonicTime?
     private var signatures: [WorkerSignature] = []
     /// Something other than the workers changed.
@@ -71,8 +75,12 @@ package struct GroupController: Sendable {
         hasNews = true
     }
 
+    /// Gives the orders that are due.
+    ///
     /// Call it on each change of the membership and every tenth of a second, push the view it
     /// leads to, then send the orders.
+    ///
+    /// - Parameter workers: sorted by instance.
     package mutating func decide(
         _ workers: [GroupWorker], now: MonotonicTime, clock: WallClock
     ) -> [GroupOrder] {
@@ -80,7 +88,7 @@ package struct GroupController: Sendable {
         self.clock = clock
         let signatures = workers.map(WorkerSignature.init)
         let isLook = lastLook.map { now - $0 >= limits.lookInterval } ?? true
-        let isDue = seats.values.contains { seat in seat.orderDue.map { $0 <= now } ?? false }
+        let isDue = seats.unsettled.contains { seats[$0]?.orderDue.map { $0 <= now } ?? false }
         guard isLook || isDue || hasNews || signatures != self.signatures else { return [] }
         self.signatures = signatures
         hasNews = false
@@ -90,10 +98,10 @@ package struct GroupController: Sendable {
     }
 
     private mutating func pass(_ list: [GroupWorker]) {
-        workers = Dictionary(list.map { ($0.instance, $0) }, uniquingKeysWith: { $1 })
+        look(at: list)
         noteSchedules()
         releaseUnruled()
-        syncSeats()
+        syncSeats(list)
         for scenario in spec.scenarios {
             advanceUpgrade(of: scenario)
             for pool in pools(of: scenario.name) { plan(pool, scenario) }
@@ -178,33 +186,35 @@ package struct GroupController: Sendable {
             var needed = PerRole(prefill: 0, decode: 0)
             var present = PerRole(prefill: 0, decode: 0)
             for pool in pools(of: scenario.name) {
-                let members = members(of: pool)
-                let need = need(of: pool, members: members, scenario: scenario)
+                let need = need(of: pool, scenario: scenario)
+                let counts = seats.counts(of: pool)
                 for role in [ServingRole.prefill, .decode] {
                     needed[role] += need[role]
-                    present[role] += members.count(role)
+                    present[role] += counts.count(role)
                 }
             }
             presence[scenario.name] = present
             for role in [ServingRole.prefill, .decode] {
                 let most = min(targets.ceiling[role], limits.maximumWanted)
+                // Numbers that a person set are to be reached, whatever the traffic.
+                let scale = scales[scenario.name] ?? ScaleOverride()
+                let goal = (role == .prefill ? scale.prefill : scale.decode).map { min($0, most) }
                 wishes[
                     scenario.name,
                     default: PerRole(prefill: Wish(), decode: Wish())][role].set(
-                        max(targets.floor[role], min(most, needed[role])), now: now,
-                        hold: limits.wantedHold)
+                        goal ?? max(targets.floor[role], min(most, needed[role])), now: now,
+                        hold: goal == nil ? limits.wantedHold : .zero)
             }
         }
     }
 
     /// Workers of each role that the pool's traffic needs; those it has while rates are unknown.
-    private func need(
-        of pool: Pool, members: PoolMembers, scenario: ScenarioSpec
-    ) -> PerRole<Int> {
-        let count = PerRole(prefill: members.count(.prefill), decode: members.count(.decode))
-        guard let history = histories[pool],
-            let times = rates[pool]?.times(of: members, spec: scenario)
-        else { return count }
+    private mutating func need(of pool: Pool, scenario: ScenarioSpec) -> PerRole<Int> {
+        let counts = seats.counts(of: pool)
+        let count = PerRole(prefill: counts.count(.prefill), decode: counts.count(.decode))
+        guard let history = histories[pool], let book = rates[pool] else { return count }
+        let members = members(of: pool)
+        guard let times = book.times(of: members, spec: scenario) else { return count }
         let arrived = history.sums(from: now - limits.window, to: now).arrived
         let perSecond = Double(arrived) / max(limits.window.seconds, 0.001) / limits.targetUse
         func instances(_ seconds: Double, _ batch: Double) -> Int {

@@ -62,8 +62,14 @@ package struct GroupLimits: Sendable, Hashable {
 
     /// Time a worker is given to come back with another model.
     package var upgradeDeadline: Duration = .seconds(900)
+    /// Time for which an upgraded worker may be no member at all before the upgrade pauses.
+    ///
+    /// Loading a model counts. The upgrade goes on by itself when the worker is back.
+    package var upgradeAbsence: Duration = .seconds(60)
     /// Time between two steps of an upgrade, unless its request says otherwise.
     package var upgradeSettle: Duration = .seconds(30)
+    /// Times a worker that missed an upgrade is sent to the new model.
+    package var lateLoads = 2
     /// Workers of each role in one step of an upgrade, at most.
     package var maximumUpgradeStep = 64
 

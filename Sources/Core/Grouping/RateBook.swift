@@ -7,6 +7,9 @@ struct RateBook: Sendable {
     private var measured: (newTokens: Double, outputTokens: Double, decodeSeconds: Double)?
     private var measuredPrefillSeconds = 0.0
 
+    /// Whether there was a window with enough requests.
+    var isMeasured: Bool { measured != nil }
+
     mutating func note(_ recent: TrafficSums, limits: GroupLimits) {
         guard recent.completed >= limits.minimumSamples, recent.endToEndSeconds > 0 else { return }
         measured = (

@@ -10,6 +10,8 @@ struct RatioInputs: Sendable {
     var occupancy: PerRole<Double>
     /// Nil: rates are not known yet.
     var times: PhaseTimes?
+    /// Whether `times` come from this pool's traffic, and not from what the rules expect.
+    var isMeasured: Bool
 }
 
 /// One more worker of a role, taken from the other.
@@ -68,8 +70,10 @@ struct RatioController: Sendable {
         let from = max(now - limits.window, lastStep ?? .start)
         let recent = history.sums(from: from, to: now)
         noteKind(recent, limits: limits)
+        // What was expected says nothing any more once there is traffic.
+        let isFormulaValid = inputs.isMeasured || recent.arrived == 0
         let advice =
-            byFormula(inputs, limits: limits)
+            (isFormulaValid ? byFormula(inputs, limits: limits) : nil)
             ?? bySignal(history, recent: recent, inputs: inputs, now: now, limits: limits)
             ?? byStandingNeed(history, recent: recent, inputs: inputs, limits: limits)
         guard var advice, isAllowed(advice.role, now: now, limits: limits) else { return nil }

@@ -6,6 +6,8 @@ import ServingTypes
 ///        │ ▲
 ///        ▼ │ resume
 ///     paused ──abort──▶ running back ──all back──▶ aborted
+///
+/// A pause because workers are gone ends by itself when they have come back as they should.
 struct UpgradePlan: Sendable {
     enum Phase: Hashable, Sendable {
         case running
@@ -19,9 +21,13 @@ struct UpgradePlan: Sendable {
         var role: ServingRole
         var incarnation: UInt64
         var since: MonotonicTime
+        /// Since when it is no member; nil while it is one.
+        var goneSince: MonotonicTime?
     }
 
     let scenario: String
+    /// What clients call the model.
+    let modelName: String
     /// The model file that is moved to, and the one moved from.
     private(set) var target: String
     private(set) var origin: String
@@ -32,17 +38,24 @@ struct UpgradePlan: Sendable {
     var phase = Phase.running
     private(set) var isGoingBack = false
     var movers: [InstanceID: Mover] = [:]
+    /// What workers that left are to do, also if they come back as spares because they are late.
+    var roles: [InstanceID: ServingRole] = [:]
     var lastStep: MonotonicTime?
+    /// How often workers that missed it were sent to the new model.
+    var lateLoads: [InstanceID: Int] = [:]
     /// Why the next step can't be taken; empty: it can.
     var obstacle = ""
+    /// It is paused for workers that are gone, and for nothing else.
+    var awaitsReturn = false
     var moved = 0
     var total = 0
 
     init(
-        scenario: String, target: String, origin: String, step: Int, settle: Duration,
-        old: Set<ModelFingerprint>
+        scenario: String, modelName: String, target: String, origin: String, step: Int,
+        settle: Duration, old: Set<ModelFingerprint>
     ) {
         self.scenario = scenario
+        self.modelName = modelName
         self.target = target
         self.origin = origin
         self.step = step
@@ -77,6 +90,7 @@ struct UpgradePlan: Sendable {
         old = new
         isGoingBack = true
         phase = .running
+        awaitsReturn = false
         movers = [:]
         lastStep = nil
         obstacle = ""

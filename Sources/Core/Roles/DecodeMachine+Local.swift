@@ -1,4 +1,5 @@
 import InferenceEngine
+import KVHandOver
 import ServingTypes
 
 /// Computing a prompt where it will be decoded.
@@ -33,6 +34,36 @@ extension DecodeMachine {
             .send(.prefillAccepted(accepted), to: gateway),
             .run(localJob(reservation, importedTokens: reservation.heldTokens)),
         ]
+    }
+
+    /// Goes on with a prompt that the prefill side of this worker has computed: its KV is shared.
+    ///
+    /// - Parameter sequence: a new one; what the reservation began with is given up.
+    /// - Returns: nil if there is no such reservation.
+    mutating func takeOver(
+        _ attempt: AttemptID, _ prompt: PrefillMachine.Staying, as sequence: SequenceID
+    ) -> [WorkerAction]? {
+        guard var reservation = reservations[attempt], reservation.stage == .reserved,
+            reservation.secret == prompt.target.secret, reservation.gateway == prompt.gateway,
+            reservation.tokens == prompt.tokens, reservation.terms.maximumNewTokens > 1
+        else { return nil }
+        var actions: [WorkerAction] =
+            reservation.isWithEngine ? [.cancelSequence(reservation.sequence)] : []
+        attempts[reservation.sequence] = nil
+        attempts[sequence] = attempt
+        let count = prompt.tokens.count
+        reservation.sequence = sequence
+        reservation.hit = KeptSequences.Hit(sequence: prompt.sequence, tokens: count)
+        reservation.sender = prompt.target.instance
+        reservation.stage = .receiving
+        reservation.assembly = KVAssembly(tokens: count, heldTokens: count, allowedResends: 0)
+        _ = reservation.assembly.ended(
+            KVEnd(
+                attempt: attempt, tokens: count, firstToken: prompt.firstToken,
+                digest: PayloadDigest().value))
+        reservations[attempt] = reservation
+        actions.append(.fork(sequence, from: prompt.sequence, tokens: count))
+        return actions + startIfWhole(attempt)
     }
 
     /// The engine can't begin with kept KV and has dropped the job: all is computed.

@@ -136,7 +136,7 @@ extension DecodeMachine {
         let outcome = reservation.assembly.landed(at: chunk.tokenStart, on: link)
         reservations[attempt] = reservation
         guard outcome != .drop else { return (false, []) }
-        return (true, follow(outcome, of: attempt) + startIfWhole(attempt, now: now))
+        return (true, follow(outcome, of: attempt) + startIfWhole(attempt))
     }
 
     /// The payload of a wanted chunk broke off, or is damaged.
@@ -176,7 +176,7 @@ extension DecodeMachine {
         // It comes again after a connection was lost behind the first one.
         guard reservation.stage == .receiving else { return doneIfImported(end.attempt) }
         let outcome = reservations[end.attempt]?.assembly.ended(end) ?? .none
-        return follow(outcome, of: end.attempt) + startIfWhole(end.attempt, now: now)
+        return follow(outcome, of: end.attempt) + startIfWhole(end.attempt)
     }
 
     /// The sender gave up and has told the gateway why, perhaps that the answer is complete.
@@ -317,9 +317,7 @@ extension DecodeMachine {
     }
 
     /// Starts decoding once the engine has been given everything.
-    private mutating func startIfWhole(
-        _ attempt: AttemptID, now: MonotonicTime
-    ) -> [WorkerAction] {
+    mutating func startIfWhole(_ attempt: AttemptID) -> [WorkerAction] {
         guard var reservation = reservations[attempt], reservation.stage == .receiving,
             reservation.assembly.isWhole, let end = reservation.assembly.end
         else { return [] }

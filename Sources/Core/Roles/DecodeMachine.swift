@@ -10,7 +10,7 @@ import ServingTypes
 ///
 /// Room is counted for prompt and longest output together, so KV is never over-committed. KV of
 /// ended sequences is kept as long as nobody needs the room. A prompt may also be computed here,
-/// from `reserved` to `running` without a transfer.
+/// or have been computed here: from `reserved` to `running` without a transfer.
 struct DecodeMachine: Sendable {
     enum Stage { case reserved, receiving, running, closing }
 
@@ -18,7 +18,7 @@ struct DecodeMachine: Sendable {
         let terms: AttemptTerms
         let gateway: LinkID
         let secret: ReservationSecret
-        let sequence: SequenceID
+        var sequence: SequenceID
         /// Prompt and output of earlier attempts.
         let tokens: [TokenID]
         /// Leading tokens whose KV was here before.
@@ -58,7 +58,7 @@ struct DecodeMachine: Sendable {
 
     let limits: WorkerLimits
     var reservations: [AttemptID: Reservation] = [:]
-    private var attempts: [SequenceID: AttemptID] = [:]
+    var attempts: [SequenceID: AttemptID] = [:]
     private(set) var reservedTokens = 0
     /// Tokens of KV that prompts of the prefill side take.
     var otherTokens = 0

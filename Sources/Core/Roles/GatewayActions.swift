@@ -48,6 +48,9 @@ package enum GenerationFailure: Error, Hashable, Sendable {
     case noWorker(Role)
     /// Workers are there, but none had room in time: 503 with Retry-After.
     case overloaded(waited: Duration)
+    /// Its first token is due before the fastest worker could bring it, while others wait, too: 503
+    /// with Retry-After.
+    case tooLate(left: Duration, needed: Duration)
     /// Prompt and output exceed what every worker allows: 400.
     case tooLong(contextTokens: Int)
     /// Each attempt was lost with its workers: 502.

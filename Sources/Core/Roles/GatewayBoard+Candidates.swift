@@ -9,17 +9,32 @@ extension GatewayBoard {
         var isComplete = true
     }
 
+    /// A worker that is expected to hold the beginning of a prompt.
+    struct Holder: Sendable {
+        var position: Int
+        var tokens: Int
+    }
+
+    /// Those of an index' answer that are here, by their names.
+    func holders(_ hits: [InstanceID: Int]) -> [Holder] {
+        guard !hits.isEmpty else { return [] }
+        return hits.sorted { $0.key < $1.key }.compactMap { instance, tokens in
+            positions[instance].map { Holder(position: $0, tokens: tokens) }
+        }
+    }
+
     /// Finds workers the flight may be offered to, or ask for room, now.
     ///
     /// - Parameters:
     ///   - choice: is filled; its storage is used again.
     ///   - start: the place in the list at which to begin, for large groups.
     ///   - opening: the worker whose call woke the flight, looked at first.
-    ///   - hits: leading tokens of the prompt that workers are expected to hold.
+    ///   - holders: those expected to hold leading tokens of the prompt.
+    ///   - lateness: rules out workers that would be late; nil: none is.
     func find(
         _ choice: inout Choice, in list: GatewayGroup.List, of group: GatewayGroup,
-        for flight: GatewayFlight, start: Int, opening: Int?, hits: [InstanceID: Int],
-        limits: GatewayLimits
+        for flight: GatewayFlight, start: Int, opening: Int?, holders: [Holder],
+        lateness: Lateness?, limits: GatewayLimits
     ) {
         choice.candidates.removeAll(keepingCapacity: true)
         choice.isComplete = true
@@ -27,15 +42,17 @@ extension GatewayBoard {
         guard !positions.isEmpty else { return }
         var first: [Int] = []
         if positions.count > limits.maximumCandidates {
-            first =
-                hits.keys.sorted().compactMap { self.positions[$0] } + [opening].compactMap { $0 }
-            for position in first { consider(position, list, group.id, flight, hits, &choice) }
+            first = holders.map(\.position)
+            if let opening, !first.contains(opening) { first.append(opening) }
+            for position in first where workers[position].group == group.id {
+                consider(position, list, flight, holders, lateness, &choice)
+            }
         }
         let looks = min(positions.count, limits.maximumLooks)
         var index = start % positions.count
         for _ in 0..<looks {
             if !first.contains(positions[index]) {
-                consider(positions[index], list, group.id, flight, hits, &choice)
+                consider(positions[index], list, flight, holders, lateness, &choice)
             }
             index += 1
             if index == positions.count { index = 0 }
@@ -45,38 +62,42 @@ extension GatewayBoard {
     }
 
     private func consider(
-        _ position: Int, _ list: GatewayGroup.List, _ group: GroupID, _ flight: GatewayFlight,
-        _ hits: [InstanceID: Int], _ choice: inout Choice
+        _ position: Int, _ list: GatewayGroup.List, _ flight: GatewayFlight, _ holders: [Holder],
+        _ lateness: Lateness?, _ choice: inout Choice
     ) {
         let need: GatewayNeed = list == .prompts ? .prompts : .sequences
         let amount = need == .prompts ? 1 : flight.neededTokens
-        guard workers[position].group == group, workers[position].canBeAsked(need),
-            workers[position][need].allows(amount),
-            flight.neededTokens <= workers[position].maximumTokens(need)
+        let standing = workers[position].standing
+        guard standing.canBeAsked(need), standing[need].allows(amount),
+            flight.neededTokens <= standing.maximumTokens(need)
         else { return }
-        let instance = workers[position].description.instance
-        guard !flight.refused.contains(instance), !flight.tooLongFor.contains(instance) else {
-            return
+        if !flight.refused.isEmpty || !flight.tooLongFor.isEmpty {
+            let instance = workers[position].instance
+            guard !flight.refused.contains(instance), !flight.tooLongFor.contains(instance) else {
+                return
+            }
         }
-        choice.candidates.append(candidate(position, need, hitTokens: hits[instance] ?? 0))
+        let held = holders.first { $0.position == position }?.tokens ?? 0
+        if let lateness, lateness.rulesOut(standing, hitTokens: held) { return }
+        choice.candidates.append(candidate(position, need, hitTokens: held))
     }
 
     private func candidate(
         _ position: Int, _ need: GatewayNeed, hitTokens: Int
     ) -> PlacementCandidate {
+        let standing = workers[position].standing
         var candidate = PlacementCandidate(
-            instance: workers[position].description.instance,
-            openPromptTokens: workers[position].openPromptTokens,
-            freeKVBytes: workers[position].freeKVBytes, hitTokens: hitTokens,
-            prefillTokensPerSecond: workers[position].status.prefillTokensPerSecond,
-            decodeStepMilliseconds: workers[position].status.decodeStepMilliseconds)
+            instance: workers[position].instance, openPromptTokens: standing.openPromptTokens,
+            freeKVBytes: standing.freeKVBytes, hitTokens: hitTokens,
+            prefillTokensPerSecond: standing.prefillTokensPerSecond,
+            decodeStepMilliseconds: standing.decodeStepMilliseconds)
         switch need {
         case .prompts:
-            candidate.openRequests = workers[position].openPrompts
-            candidate.pendingTokens = workers[position].openPromptTokens
+            candidate.openRequests = standing.openPrompts
+            candidate.pendingTokens = standing.openPromptTokens
         case .sequences:
-            candidate.openRequests = workers[position].sequences
-            candidate.pendingTokens = workers[position].takenTokens
+            candidate.openRequests = standing.sequences
+            candidate.pendingTokens = standing.takenTokens
         }
         return candidate
     }
@@ -89,10 +110,10 @@ extension GatewayBoard {
     ) -> Int? {
         var longest: Int?
         for position in group.members(need) {
-            let context = workers[position].maximumTokens(need)
+            let context = workers[position].standing.maximumTokens(need)
             guard
                 flight.neededTokens > context
-                    || flight.tooLongFor.contains(workers[position].description.instance)
+                    || flight.tooLongFor.contains(workers[position].instance)
             else { return nil }
             longest = max(longest ?? 0, context)
         }

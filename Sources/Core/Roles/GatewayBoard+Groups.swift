@@ -15,10 +15,10 @@ extension GatewayBoard {
         }
         // Few leave at a time; but who does has to be found.
         for position in workers.indices
-        where workers[position].seen != viewNumber && workers[position].isMember {
+        where workers[position].seen != viewNumber && workers[position].standing.isMember {
             hasChanged = true
             change(position) { worker in
-                worker.isMember = false
+                worker.standing.isMember = false
                 worker.group = nil
             }
         }
@@ -30,56 +30,61 @@ extension GatewayBoard {
         return hasChanged
     }
 
+    /// Takes over what a worker says of itself; changes no list.
+    mutating func read(_ reading: MemberReading) {
+        guard let position = positions[reading.instance] else { return }
+        workers[position].standing.update(reading.status)
+    }
+
     private mutating func setMember(_ member: GroupMember) -> Bool {
         let instance = member.description.instance
         guard let position = positions[instance] else {
             var worker = GatewayWorker(member, isConnected: connected.contains(instance))
-            worker.group = groupID(of: member, otherwise: worker.implicitGroup)
+            worker.group = groupID(of: member, otherwise: worker.facts.implicitGroup)
             worker.seen = viewNumber
             addWorker(worker)
             return true
         }
         workers[position].seen = viewNumber
-        workers[position].update(member.status)
-        let isSameProcess = workers[position].description == member.description
-        let implicitGroup =
-            isSameProcess
-            ? workers[position].implicitGroup : GatewayWorker.implicitGroup(member.description)
-        let group = groupID(of: member, otherwise: implicitGroup)
+        workers[position].standing.update(member.status)
+        let isSameProcess = workers[position].facts.description == member.description
+        let facts =
+            isSameProcess ? workers[position].facts : GatewayWorkerFacts(member.description)
+        let group = groupID(of: member, otherwise: facts.implicitGroup)
+        let standing = workers[position].standing
         let isSame =
-            isSameProcess && workers[position].isMember && workers[position].state == member.state
-            && workers[position].role == member.role && workers[position].group == group
+            isSameProcess && standing.isMember && standing.state == member.state
+            && standing.role == member.role && workers[position].group == group
         guard !isSame else { return false }
         let isRestarted =
-            workers[position].description.incarnation != member.description.incarnation
+            workers[position].facts.description.incarnation != member.description.incarnation
         // A restarted one has said no to nobody, and neither has one in a new role.
-        if isRestarted || workers[position].role != member.role {
-            change(position) { $0.isMember = false }
+        if isRestarted || standing.role != member.role {
+            change(position) { $0.standing.isMember = false }
         }
         change(position) { worker in
-            worker.description = member.description
-            worker.implicitGroup = implicitGroup
-            worker.state = member.state
-            worker.role = member.role
+            worker.become(facts)
+            worker.standing.state = member.state
+            worker.standing.role = member.role
             worker.group = group
-            worker.isMember = true
+            worker.standing.isMember = true
         }
         return true
     }
 
     private mutating func addWorker(_ worker: GatewayWorker) {
-        let instance = worker.description.instance
+        let instance = worker.instance
         let position = freePositions.popLast() ?? workers.count
         if position == workers.count { workers.append(worker) } else { workers[position] = worker }
         positions[instance] = position
         // Listed for the first time: nothing to remove before.
-        workers[position].isMember = false
-        change(position) { $0.isMember = true }
+        workers[position].standing.isMember = false
+        change(position) { $0.standing.isMember = true }
     }
 
     private mutating func forgetGone() {
         for (instance, position) in positions
-        where !workers[position].isMember && workers[position].requests.isEmpty {
+        where !workers[position].standing.isMember && workers[position].requests.isEmpty {
             for need in GatewayNeed.allCases { apply(.lift, to: position, need) }
             positions[instance] = nil
             freePositions.append(position)
@@ -115,8 +120,15 @@ extension GatewayBoard {
             changedGroups.insert(id)
             hasChanged = true
         }
-        if hasChanged { scenarios = Set(told.map(\.scenario)) }
-        return hasChanged
+        guard hasChanged else { return false }
+        scenarios = Set(told.map(\.scenario))
+        let opened = Set(told.filter { $0.state != .forming }.map(\.scenario))
+        if opened != openedScenarios {
+            openedScenarios = opened
+            // Who may use which group has changed.
+            changedGroups.formUnion(groups.keys)
+        }
+        return true
     }
 
     /// Takes a group's workers out of it; the view says where they belong now.
@@ -147,10 +159,23 @@ extension GatewayBoard {
             let demand = Demand(scenario: group.rules.scenario, modelName: modelName)
             serving[demand, default: []].append(id)
         }
+        for scenario in scenarios.subtracting(openedScenarios) { lend(to: scenario) }
     }
 
-    /// Groups that serve such requests now or later, sorted; any of the model for a scenario that
-    /// has none of its own.
+    /// As long as none of a scenario's groups has opened, groups of others with the same model
+    /// revision serve it.
+    private mutating func lend(to scenario: String) {
+        let told = groups.values.filter { !$0.isImplicit }
+        let revisions = Set(told.filter { $0.rules.scenario == scenario }.map(\.rules.fingerprint))
+        for group in told.sorted(by: { $0.id < $1.id })
+        where group.rules.scenario != scenario && revisions.contains(group.rules.fingerprint) {
+            let demand = Demand(scenario: scenario, modelName: group.rules.modelName)
+            serving[demand, default: []].append(group.id)
+        }
+    }
+
+    /// Groups that serve such requests now or later: those of the scenario, as soon as one of them
+    /// has opened; any of the model for a scenario that has none.
     func groups(for demand: Demand) -> [GroupID] {
         let scenario = scenarios.contains(demand.scenario) ? demand.scenario : ""
         return serving[Demand(scenario: scenario, modelName: demand.modelName)] ?? []
@@ -171,8 +196,8 @@ extension GatewayBoard {
     /// Workers that only prefill take sequences while none that decodes is left.
     func groupServed(by opening: Opening) -> GroupID? {
         let worker = workers[opening.position]
-        guard let group = worker.group, worker.canBeAsked(opening.need),
-            worker.serves(opening.need)
+        guard let group = worker.group, worker.standing.canBeAsked(opening.need),
+            worker.standing.serves(opening.need)
                 || opening.need == .sequences && !hasUsable(.sequences, in: group)
         else { return nil }
         return group
@@ -182,60 +207,60 @@ extension GatewayBoard {
 
     /// Where a worker that can be asked for this is found.
     private func availableList(
-        _ worker: GatewayWorker, _ need: GatewayNeed
+        _ role: ServingRole, _ need: GatewayNeed
     ) -> GatewayGroup.List? {
         switch need {
-        case .prompts: worker.role.takesPrompts ? .prompts : nil
+        case .prompts: role.takesPrompts ? .prompts : nil
         case .sequences:
-            worker.role.takesSequences ? .sequences : worker.role.takesPrompts ? .fallback : nil
+            role.takesSequences ? .sequences : role.takesPrompts ? .fallback : nil
         }
     }
 
     mutating func list(_ position: Int) {
-        guard workers[position].isMember, let id = workers[position].group else { return }
+        guard workers[position].standing.isMember, let id = workers[position].group else { return }
         if groups[id] == nil { addImplicitGroup(id, of: workers[position].description) }
-        for need in GatewayNeed.allCases where workers[position].serves(need) {
-            workers[position][need].memberIndex =
+        for need in GatewayNeed.allCases where workers[position].standing.serves(need) {
+            workers[position].standing[need].memberIndex =
                 groups[id]?.addMember(position, need) ?? -1
-            guard workers[position].isUsable else { continue }
+            guard workers[position].standing.isUsable else { continue }
             if groups[id]?.countUsable(need, by: 1) == true { changedGroups.insert(id) }
         }
         for need in GatewayNeed.allCases { refresh(position, need) }
     }
 
     mutating func unlist(_ position: Int) {
-        guard workers[position].isMember, let id = workers[position].group else { return }
+        guard workers[position].standing.isMember, let id = workers[position].group else { return }
         for need in GatewayNeed.allCases {
             setAvailable(position, need, false)
-            let index = workers[position][need].memberIndex
+            let index = workers[position].standing[need].memberIndex
             guard index >= 0 else { continue }
             if let moved = groups[id]?.removeMember(at: index, need) {
-                workers[moved][need].memberIndex = index
+                workers[moved].standing[need].memberIndex = index
             }
-            workers[position][need].memberIndex = -1
-            guard workers[position].isUsable else { continue }
+            workers[position].standing[need].memberIndex = -1
+            guard workers[position].standing.isUsable else { continue }
             if groups[id]?.countUsable(need, by: -1) == true { changedGroups.insert(id) }
         }
     }
 
     /// Keeps the list of workers that can be asked in step with one of them.
     mutating func refresh(_ position: Int, _ need: GatewayNeed) {
-        setAvailable(position, need, workers[position].canBeAsked(need))
+        setAvailable(position, need, workers[position].standing.canBeAsked(need))
     }
 
     private mutating func setAvailable(_ position: Int, _ need: GatewayNeed, _ isAvailable: Bool) {
-        let index = workers[position][need].availableIndex
+        let index = workers[position].standing[need].availableIndex
         guard isAvailable != (index >= 0), let id = workers[position].group,
-            let list = availableList(workers[position], need)
+            let list = availableList(workers[position].standing.role, need)
         else { return }
         if isAvailable {
-            workers[position][need].availableIndex =
+            workers[position].standing[need].availableIndex =
                 groups[id]?.addAvailable(position, list) ?? -1
         } else {
             if let moved = groups[id]?.removeAvailable(at: index, list) {
-                workers[moved][need].availableIndex = index
+                workers[moved].standing[need].availableIndex = index
             }
-            workers[position][need].availableIndex = -1
+            workers[position].standing[need].availableIndex = -1
         }
     }
 

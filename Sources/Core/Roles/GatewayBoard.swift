@@ -5,15 +5,6 @@ import ServingTypes
 ///
 /// Workers have positions that stay while anything refers to them.
 struct GatewayBoard: Sendable {
-    struct Timer: Comparable, Sendable {
-        var time: MonotonicTime
-        var order: UInt64
-
-        static func < (left: Timer, right: Timer) -> Bool {
-            (left.time, left.order) < (right.time, right.order)
-        }
-    }
-
     /// Where requests wait.
     struct Place: Hashable, Sendable {
         var group: GroupID
@@ -49,6 +40,8 @@ struct GatewayBoard: Sendable {
     var serving: [Demand: [GroupID]] = [:]
     /// Scenarios that have groups of their own.
     var scenarios: Set<String> = []
+    /// Those with a group that is more than forming.
+    var openedScenarios: Set<String> = []
 
     /// Who waits for a worker of a group.
     private(set) var waiting: [Place: FairQueue<RequestID, Waiting>] = [:]
@@ -58,9 +51,10 @@ struct GatewayBoard: Sendable {
     private(set) var unassigned: [Demand: OrderedQueue<UInt64, RequestID>] = [:]
     /// All of them of each group, by arrival.
     private(set) var waitingIn: [GroupID: OrderedQueue<UInt64, RequestID>] = [:]
-    private(set) var timers = OrderedQueue<Timer, RequestID>()
+    /// The next deadline of each, by arrival.
+    private(set) var timers = DeadlineWheel<RequestID>()
     /// Workers that were asked for all they had, and when they may be tried although silent.
-    private var silent = OrderedQueue<Timer, Opening>()
+    private var silent = DeadlineWheel<Opening>()
     private(set) var placedCount = 0
     /// Workers that may take more than before; whoever waits has not heard of it yet.
     private var opened: Set<Opening> = []
@@ -90,21 +84,21 @@ struct GatewayBoard: Sendable {
         } else {
             unassigned[flight.demand, default: OrderedQueue()].insert(flight.order, request)
         }
-        timers.insert(Timer(time: footprint.timer, order: flight.order), request)
+        timers.insert(request, number: flight.order, at: footprint.timer)
         if footprint.isPlaced { placedCount += 1 }
         if let decode = footprint.decode.flatMap({ positions[$0] }) {
             workers[decode].requests.insert(flight.order, request)
-            workers[decode].changeReserved(by: flight.neededTokens)
+            workers[decode].standing.changeReserved(by: flight.neededTokens)
         }
         if let prefill = footprint.prefill.flatMap({ positions[$0] }) {
             workers[prefill].requests.insert(flight.order, request)
         }
         if let prefill = footprint.openPrompt.flatMap({ positions[$0] }) {
-            workers[prefill].openPrompts += 1
-            workers[prefill].openPromptTokens += flight.job.promptTokens.count
+            workers[prefill].standing.openPrompts += 1
+            workers[prefill].standing.openPromptTokens += flight.job.promptTokens.count
         }
         if let asked = footprint.asked, let position = positions[asked.instance] {
-            workers[position][asked.need].openQuestions += 1
+            workers[position].standing[asked.need].openQuestions += 1
             refresh(position, asked.need)
         }
     }
@@ -122,21 +116,21 @@ struct GatewayBoard: Sendable {
             unassigned[flight.demand]?.remove(flight.order)
             if unassigned[flight.demand]?.isEmpty == true { unassigned[flight.demand] = nil }
         }
-        timers.remove(Timer(time: footprint.timer, order: flight.order))
+        timers.remove(number: flight.order, at: footprint.timer)
         if footprint.isPlaced { placedCount -= 1 }
         if let decode = footprint.decode.flatMap({ positions[$0] }) {
             workers[decode].requests.remove(flight.order)
-            workers[decode].changeReserved(by: -flight.neededTokens)
+            workers[decode].standing.changeReserved(by: -flight.neededTokens)
         }
         if let prefill = footprint.prefill.flatMap({ positions[$0] }) {
             workers[prefill].requests.remove(flight.order)
         }
         if let prefill = footprint.openPrompt.flatMap({ positions[$0] }) {
-            workers[prefill].openPrompts -= 1
-            workers[prefill].openPromptTokens -= flight.job.promptTokens.count
+            workers[prefill].standing.openPrompts -= 1
+            workers[prefill].standing.openPromptTokens -= flight.job.promptTokens.count
         }
         if let asked = footprint.asked, let position = positions[asked.instance] {
-            workers[position][asked.need].openQuestions -= 1
+            workers[position].standing[asked.need].openQuestions -= 1
             refresh(position, asked.need)
             opened.insert(Opening(position: position, need: asked.need))
         }
@@ -187,41 +181,41 @@ struct GatewayBoard: Sendable {
     mutating func setConnected(_ instance: InstanceID, _ isConnected: Bool) {
         if isConnected { connected.insert(instance) } else { connected.remove(instance) }
         guard let position = positions[instance] else { return }
-        change(position) { $0.isConnected = isConnected }
+        change(position) { $0.standing.isConnected = isConnected }
     }
 
     /// Changes what decides where a worker is listed; one that became usable is asked without
     /// limits.
     mutating func change(_ position: Int, _ body: (inout GatewayWorker) -> Void) {
-        let wasUsable = workers[position].isUsable
+        let wasUsable = workers[position].standing.isUsable
         unlist(position)
         body(&workers[position])
         list(position)
-        guard workers[position].isUsable, !wasUsable else { return }
+        guard workers[position].standing.isUsable, !wasUsable else { return }
         for need in GatewayNeed.allCases { apply(.lift, to: position, need) }
     }
 
     // MARK: Allowances
 
     mutating func apply(
-        _ answer: GatewayWorker.Answer, to instance: InstanceID, _ need: GatewayNeed
+        _ answer: GatewayStanding.Answer, to instance: InstanceID, _ need: GatewayNeed
     ) {
         guard let position = positions[instance] else { return }
         apply(answer, to: position, need)
     }
 
     mutating func apply(
-        _ answer: GatewayWorker.Answer, to position: Int, _ need: GatewayNeed
+        _ answer: GatewayStanding.Answer, to position: Int, _ need: GatewayNeed
     ) {
         let order = UInt64(position * GatewayNeed.allCases.count + need.rawValue)
-        let before = workers[position][need].tryAt
-        workers[position].apply(answer, to: need)
-        let after = workers[position][need].tryAt
+        let before = workers[position].standing[need].tryAt
+        workers[position].standing.apply(answer, to: need)
+        let after = workers[position].standing[need].tryAt
         if before != after {
-            if let before { silent.remove(Timer(time: before, order: order)) }
+            if let before { silent.remove(number: order, at: before) }
             if let after {
                 silent.insert(
-                    Timer(time: after, order: order), Opening(position: position, need: need))
+                    Opening(position: position, need: need), number: order, at: after)
             }
         }
         refresh(position, need)
@@ -233,8 +227,8 @@ struct GatewayBoard: Sendable {
 
     /// Workers that said no, or were asked for all they had, and have not called for long.
     mutating func trySilent(now: MonotonicTime) {
-        while let first = silent.first, first.key.time <= now {
-            apply(.tryNow, to: first.value.position, first.value.need)
+        for opening in silent.due(now: now) {
+            apply(.tryNow, to: opening.position, opening.need)
         }
     }
 
@@ -243,7 +237,7 @@ struct GatewayBoard: Sendable {
         guard !opened.isEmpty else { return [] }
         defer { opened = [] }
         return opened.sorted { left, right in
-            let names = [left, right].map { workers[$0.position].description.instance }
+            let names = [left, right].map { workers[$0.position].instance }
             return names[0] == names[1]
                 ? left.need.rawValue < right.need.rawValue : names[0] < names[1]
         }

@@ -56,6 +56,10 @@ struct GatewayFlight: Sendable {
     /// Workers not asked until `askAgainAt`.
     var refused: Set<InstanceID> = []
     var askAgainAt: MonotonicTime
+    /// From then on no worker is expected to be in time for it; nil: not known.
+    var latestStart: MonotonicTime?
+    /// The latest offer to a worker whose rate is known.
+    var offer: GatewayOffer?
     /// Not all workers were looked at; it asks again at `askAgainAt`.
     var looksAgain = false
     /// Workers whose context is too short for it; never asked again.
@@ -193,6 +197,8 @@ struct GatewayFlight: Sendable {
         isFallback = false
         isDeflectionDecided = false
         isDeflected = false
+        latestStart = nil
+        offer = nil
         refused = avoided
         askAgainAt = now + limits.askAgainInterval
         looksAgain = false
@@ -203,6 +209,13 @@ struct GatewayFlight: Sendable {
         decodeHasWritten = false
         placementDeadline = min(endDeadline, now + limits.placementDeadline)
     }
+}
+
+/// What an offer was expected to take.
+struct GatewayOffer: Sendable {
+    var sent: MonotonicTime
+    /// Until the first token, by the worker's rate alone.
+    var expectedSeconds: Double
 }
 
 /// When the steps of a request happened that its traffic report needs.

@@ -57,6 +57,7 @@ struct GatewayFootprint: Hashable, Sendable {
             timer = min(timer, since + limits.answerDeadline)
         } else if !waitsFor.isEmpty {
             timer = min(timer, flight.placementDeadline)
+            if let latest = flight.latestStart { timer = min(timer, latest) }
             if flight.looksAgain || !flight.refused.isEmpty {
                 timer = min(timer, flight.askAgainAt)
             }

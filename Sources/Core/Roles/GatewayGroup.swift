@@ -1,4 +1,5 @@
 import ClusterRules
+import Scheduling
 import ServingTypes
 
 /// A group's workers in lists that are kept up to date, so that nobody looks at all of them.
@@ -19,6 +20,11 @@ struct GatewayGroup: Sendable {
     var rules: ServingGroup
     private var members: [[Int]] = [[], []]
     private var available: [[Int]] = [[], [], []]
+    var forecast = PrefillForecast()
+    /// Tokens per second of the usable worker that prefills fastest; 0 if any rate is unknown.
+    var fastestPrefill = 0.0
+    /// Until then that is taken as it is.
+    var ratesUntil = MonotonicTime.start
     /// Usable workers that prefill, and those that decode.
     private var usable = [0, 0]
 
@@ -92,11 +98,13 @@ struct ScenarioSettings: Sendable {
     var prefillOnlyFallback = false
     var ttftLimit: Duration
     var tpotLimit: Duration
+    var stepLimit: Duration
 
     init() {
         let usual = ScenarioSpec(name: ScenarioSpec.defaultName)
         ttftLimit = usual.ttftLimit
         tpotLimit = usual.tpotLimit
+        stepLimit = usual.stepLimit
     }
 
     init(_ spec: ScenarioSpec) {
@@ -107,5 +115,6 @@ struct ScenarioSettings: Sendable {
         prefillOnlyFallback = spec.prefillOnlyFallback
         ttftLimit = spec.ttftLimit
         tpotLimit = spec.tpotLimit
+        stepLimit = spec.stepLimit
     }
 }

@@ -15,6 +15,8 @@ package struct GatewayLimits: Sendable, Hashable {
     package var answerDeadline: Duration = .seconds(5)
     /// How often workers that said no are asked again without having called.
     package var askAgainInterval: Duration = .milliseconds(250)
+    /// How long the fastest rate of a group's prefill-workers is taken as it is.
+    package var rateInterval: Duration = .seconds(1)
     /// Times a request starts, the first included.
     package var maximumAttempts: UInt32 = 4
     /// Time a new scheduler may take to hear of the workers its predecessor knew.

@@ -81,7 +81,7 @@ extension GatewayMachine {
         default:
             if flight.decode != instance {
                 counts.early += 1
-            } else if flight.isDeflected || board[instance]?.serves(.prompts) == true {
+            } else if flight.isDeflected || board[instance]?.standing.serves(.prompts) == true {
                 counts.deflected += 1
             } else {
                 counts.decodeOnly += 1
@@ -148,8 +148,10 @@ extension GatewayMachine {
         answer(to: batch.attempt, from: instance) { machine, flight in
             guard flight.decode == instance || flight.prefill == instance else { return nil }
             let couldWait = !flight.waitsFor.isEmpty
+            let isFirst = flight.times.firstToken == nil
             let wasOffered = if case .offered = flight.slot { true } else { false }
             let ready = flight.receive(batch, from: instance, now: now)
+            if isFirst, !ready.isEmpty { machine.learnPrefillTime(of: &flight, now: now) }
             if wasOffered, let prefill = flight.prefill, case .accepted = flight.slot {
                 machine.noteStart(of: &flight, at: prefill)
             }
@@ -244,7 +246,7 @@ extension GatewayMachine {
     ) -> [GatewayAction] {
         guard let worker = board[instance] else { return [] }
         let freeTokens = freeBytes / max(1, worker.description.kvBytesPerToken)
-        let isIdle = freeTokens >= worker.capacityTokens
+        let isIdle = freeTokens >= worker.standing.capacityTokens
         board.apply(
             .open(isIdle ? .max : freeTokens, until: now + limits.askAgainInterval),
             to: instance, .sequences)

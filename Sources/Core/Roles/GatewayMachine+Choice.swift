@@ -15,12 +15,14 @@ extension GatewayMachine {
         var choice = scratch
         scratch = GatewayBoard.Choice()
         defer { scratch = choice }
-        let hits =
-            (list == .prompts ? promptIndex : conversationIndex).hits(for: flight.blocks)
+        let holders = board.holders(
+            (list == .prompts ? promptIndex : conversationIndex).hits(for: flight.blocks))
+        let lateness =
+            list == .prompts ? lateness(of: flight, in: group, now: now) : nil
         let start = available > limits.maximumCandidates ? generator.below(available) : 0
         board.find(
-            &choice, in: list, of: group, for: flight, start: start, opening: opening, hits: hits,
-            limits: limits)
+            &choice, in: list, of: group, for: flight, start: start, opening: opening,
+            holders: holders, lateness: lateness, limits: limits)
         guard !choice.candidates.isEmpty else {
             if !choice.isComplete {
                 flight.looksAgain = true

@@ -12,9 +12,13 @@ extension GatewayMachine {
         {
             return nil
         }
-        let known = board.groups(for: flight.demand).compactMap { board.groups[$0] }
-            .filter { speaks($0, flight.job.vocabulary) }
-        let able = known.filter { $0.canServe(settings) && $0.takes(flight) }
+        let all = board.groups(for: flight.demand).compactMap { board.groups[$0] }
+        let known = all.filter { speaks($0, flight.job.vocabulary) }
+        var able = known.filter { $0.canServe(settings) && $0.takes(flight) }
+        if able.isEmpty, flight.fingerprint == nil, known.count < all.count {
+            // Its tokens mean nothing to the groups that are open.
+            able = known.filter { $0.canServe(settings) && $0.rules.state == .draining }
+        }
         flight.group = nil
         if let fingerprint = flight.fingerprint {
             let same = able.filter { $0.rules.fingerprint == fingerprint }

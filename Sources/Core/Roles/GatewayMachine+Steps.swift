@@ -66,12 +66,19 @@ extension GatewayMachine {
             return restart(
                 &flight, avoiding: [], reason: "its group \(group) is no more", now: now)
         }
-        switch (flight.slot, flight.room) {
-        case (.none, .none): return begin(&flight, in: group, now: now, opening: opening)
-        case (.none, .granted(let target, let secret)):
-            return offer(&flight, target, secret, in: group, now: now, opening: opening)
-        default: return reserve(&flight, in: group, now: now, opening: opening)
+        if flight.isUnbound {
+            let shed = shedIfLate(&flight, in: group, now: now)
+            guard !flight.hasEnded else { return shed }
         }
+        let actions: [GatewayAction] =
+            switch (flight.slot, flight.room) {
+            case (.none, .none): begin(&flight, in: group, now: now, opening: opening)
+            case (.none, .granted(let target, let secret)):
+                offer(&flight, target, secret, in: group, now: now, opening: opening)
+            default: reserve(&flight, in: group, now: now, opening: opening)
+            }
+        return flight.hasEnded || flight.waitsFor.isEmpty
+            ? actions : actions + shedIfLate(&flight, in: group, now: now)
     }
 
     private mutating func noteArrival(of flight: inout GatewayFlight) {
@@ -170,8 +177,9 @@ extension GatewayMachine {
         _ flight: inout GatewayFlight, _ place: KVTarget?, to position: Int, isFallback: Bool,
         now: MonotonicTime
     ) -> [GatewayAction] {
-        let instance = board.workers[position].description.instance
+        let instance = board.workers[position].instance
         flight.slot = .offered(instance, since: now)
+        noteOffer(of: &flight, to: position, isLocal: place?.instance == instance, now: now)
         board.apply(.spend(1, until: now + limits.askAgainInterval), to: position, .prompts)
         let offer = PrefillOffer(
             terms: flight.terms(now: now), target: place, isFallback: isFallback)

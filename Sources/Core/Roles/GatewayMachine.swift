@@ -125,6 +125,14 @@ package struct GatewayMachine: Sendable {
         return adopt(merged, now: now)
     }
 
+    /// Nothing but these readings differs from the scheduler's last view; sorted by instance.
+    package mutating func readingsChanged(_ readings: [MemberReading], version: UInt64) {
+        guard version > view.version else { return }
+        for reading in readings { board.read(reading) }
+        // Workers that the last view has are here, whoever else is.
+        _ = view.take(readings, version: version)
+    }
+
     package mutating func connected(_ instance: InstanceID, now: MonotonicTime) -> [GatewayAction] {
         board.setConnected(instance, true)
         return wake(now: now)
@@ -193,8 +201,8 @@ package struct GatewayMachine: Sendable {
             unheard = [:]
             actions += adopt(heard, now: now)
         }
-        while let next = board.timers.first, next.key.time <= now {
-            actions += change(next.value) { machine, flight in machine.tick(&flight, now: now) }
+        for request in board.timers.due(now: now) {
+            actions += change(request) { machine, flight in machine.tick(&flight, now: now) }
         }
         board.trySilent(now: now)
         return actions + wake(now: now)
@@ -309,8 +317,8 @@ package struct GatewayMachine: Sendable {
         let place = GatewayBoard.Place(group: group, need: need)
         var actions: [GatewayAction] = []
         var tried: Set<RequestID> = []
-        while board.workers[position].canBeAsked(need) {
-            let duty = board.workers[position][need]
+        while board.workers[position].standing.canBeAsked(need) {
+            let duty = board.workers[position].standing[need]
             let next = board.waiting[place]?.first { request, waiting in
                 duty.allows(need == .prompts ? 1 : waiting.neededTokens)
                     && !tried.contains(request)

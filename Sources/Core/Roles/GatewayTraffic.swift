@@ -17,6 +17,8 @@ package struct PlacementCounts: Sendable, Hashable {
     package var refused = 0
     /// Requests that had no slot when their first token was due.
     package var expired = 0
+    /// Requests that were answered as soon as no worker could be in time for their first token.
+    package var shed = 0
 
     package init() {}
 }

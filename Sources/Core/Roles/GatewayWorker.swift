@@ -49,45 +49,89 @@ struct GatewayDuty: Sendable {
     fileprivate mutating func lift() { open(to: .max, until: .start) }
 }
 
+/// What stays as it is for the life of a worker's process.
+///
+/// Apart, so that a worker's other fields lie close together and can be copied at little cost.
+final class GatewayWorkerFacts: Sendable {
+    let description: InstanceDescription
+    /// The group of all with its model and revision.
+    let implicitGroup: GroupID
+
+    init(_ description: InstanceDescription) {
+        self.description = description
+        implicitGroup = GroupID("\(description.modelName)@\(description.fingerprint)")
+    }
+}
+
 /// What the gateway knows of one worker and has placed there.
 struct GatewayWorker: Sendable {
-    var description: InstanceDescription
-    /// It is in the view.
-    var isMember = true
-    var state: InstanceState
-    var role: ServingRole
+    private(set) var facts: GatewayWorkerFacts
+    private(set) var instance: InstanceID
     /// The group in whose lists it is; nil for a spare.
     var group: GroupID?
-    /// The group of all with its model and revision.
-    var implicitGroup: GroupID
-    var isConnected: Bool
     /// The view in which it was seen last.
     var seen: UInt64 = 0
     /// Requests that depend on it, in order of arrival.
     var requests = OrderedQueue<UInt64, RequestID>()
-    /// How many of them it computes prompts of, and those prompts' tokens.
+    var standing: GatewayStanding
+
+    init(_ member: GroupMember, isConnected: Bool) {
+        facts = GatewayWorkerFacts(member.description)
+        instance = member.description.instance
+        standing = GatewayStanding(member, isConnected: isConnected)
+    }
+
+    /// It may be another life of the process.
+    mutating func become(_ facts: GatewayWorkerFacts) {
+        self.facts = facts
+        instance = facts.description.instance
+        standing.describe(facts.description)
+    }
+
+    var description: InstanceDescription { facts.description }
+}
+
+/// What of a worker each choice reads; numbers only, so that reading it copies no references.
+struct GatewayStanding: Sendable {
+    /// It is in the view.
+    var isMember = true
+    var state: InstanceState
+    var role: ServingRole
+    var isConnected: Bool
+    private var contextTokens = 0
+    private var kvBytesPerToken = 1
+    private(set) var capacityTokens = 0
+    private var prefillSlots = 0
+    private var decodeSequences = 0
+    /// Requests whose prompts it computes, and those prompts' tokens.
     var openPrompts = 0
     var openPromptTokens = 0
-    /// How many of them it keeps room for, and that room.
-    var sequences = 0
-    var reservedTokens = 0
+    /// Requests it keeps room for, and that room.
+    private(set) var sequences = 0
+    private var reservedTokens = 0
     /// Free KV by its last status, less what was reserved since.
     private var statusFreeTokens = 0
-    private(set) var status = InstanceStatus()
+    private(set) var runningSequences = 0
+    /// Measured; 0: unknown.
+    private(set) var prefillTokensPerSecond = 0.0
+    private(set) var decodeStepMilliseconds = 0.0
     private var prompting = GatewayDuty()
     private var decoding = GatewayDuty()
 
     init(_ member: GroupMember, isConnected: Bool) {
-        description = member.description
-        implicitGroup = Self.implicitGroup(member.description)
         state = member.state
         role = member.role
         self.isConnected = isConnected
+        describe(member.description)
         update(member.status)
     }
 
-    static func implicitGroup(_ description: InstanceDescription) -> GroupID {
-        GroupID("\(description.modelName)@\(description.fingerprint)")
+    fileprivate mutating func describe(_ description: InstanceDescription) {
+        contextTokens = description.contextTokens
+        kvBytesPerToken = max(1, description.kvBytesPerToken)
+        capacityTokens = description.kvCapacityBytes / kvBytesPerToken
+        prefillSlots = description.prefillSlots
+        decodeSequences = description.decodeSequences
     }
 
     subscript(need: GatewayNeed) -> GatewayDuty {
@@ -110,9 +154,9 @@ struct GatewayWorker: Sendable {
     /// One that was asked for room and said no is asked one by one, since it may lack sequences.
     private func maximumQuestions(_ need: GatewayNeed) -> Int {
         switch need {
-        case .prompts: max(1, description.prefillSlots)
+        case .prompts: max(1, prefillSlots)
         case .sequences:
-            decoding.allowance == .max ? max(1, description.decodeSequences) : 1
+            decoding.allowance == .max ? max(1, decodeSequences) : 1
         }
     }
 
@@ -121,11 +165,9 @@ struct GatewayWorker: Sendable {
         return isUsable && !duty.isClosed && duty.openQuestions < maximumQuestions(need)
     }
 
-    var capacityTokens: Int { description.kvCapacityBytes / max(1, description.kvBytesPerToken) }
-
     private var freeTokens: Int { min(capacityTokens - reservedTokens, statusFreeTokens) }
 
-    var freeKVBytes: Int { freeTokens * description.kvBytesPerToken }
+    var freeKVBytes: Int { freeTokens * kvBytesPerToken }
 
     /// Room that is promised, by all gateways together.
     var takenTokens: Int { capacityTokens - freeTokens }
@@ -133,12 +175,14 @@ struct GatewayWorker: Sendable {
     /// Longest sequence its description allows.
     func maximumTokens(_ need: GatewayNeed) -> Int {
         need == .sequences
-            ? min(description.contextTokens, capacityTokens) : description.contextTokens
+            ? min(contextTokens, capacityTokens) : contextTokens
     }
 
     mutating func update(_ status: InstanceStatus) {
-        self.status = status
-        statusFreeTokens = status.freeKVBytes / max(1, description.kvBytesPerToken)
+        runningSequences = status.runningSequences
+        prefillTokensPerSecond = status.prefillTokensPerSecond
+        decodeStepMilliseconds = status.decodeStepMilliseconds
+        statusFreeTokens = status.freeKVBytes / kvBytesPerToken
     }
 
     mutating func changeReserved(by tokens: Int) {

@@ -34,10 +34,7 @@ struct KVRoom: Sendable {
         _ sequence: SequenceID, neededTokens: Int, usedTokens: Int, with hit: KeptSequences.Hit?
     ) -> [WorkerAction] {
         let keepable = capacityTokens - usedTokens - neededTokens
-        var actions: [WorkerAction] = []
-        while keptTokens > keepable, let oldest = kept.removeOldest(but: hit?.sequence) {
-            actions += leave([oldest])
-        }
+        var actions = makeWay(keepable: keepable, but: hit?.sequence)
         guard let hit else { return actions }
         actions.append(.fork(sequence, from: hit.sequence, tokens: hit.tokens))
         // What they share stays with the new one.
@@ -58,6 +55,17 @@ struct KVRoom: Sendable {
         }
         ledger.add(own, to: sequence)
         return leave(kept.keep(sequence, tokens: tokens))
+    }
+
+    /// Gives up the oldest until no more than this is kept.
+    mutating func makeWay(
+        keepable: Int, but exception: SequenceID? = nil
+    ) -> [WorkerAction] {
+        var actions: [WorkerAction] = []
+        while keptTokens > keepable, let oldest = kept.removeOldest(but: exception) {
+            actions += leave([oldest])
+        }
+        return actions
     }
 
     /// The engine could not begin a sequence with this one.

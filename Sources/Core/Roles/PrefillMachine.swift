@@ -5,7 +5,8 @@ import ServingTypes
 ///
 ///     offer ─accept▶ computing ─first token▶ sending ─KVDone▶ gone (slot free)
 ///       └─reject        │  └─first token, no target▶ waiting ─PlaceKV▶ exporting, sending ─▶ gone
-///                       └────────cancel, loss, deadline, failure──────────▲
+///                       │                               └─PlaceKV here▶ taken over ─────────▲
+///                       └────────cancel, loss, deadline, failure────────────────────────────▲
 ///
 /// A slot is held until its KV has left, so a slow decode side shows up as rejections here.
 struct PrefillMachine: Sendable {
@@ -31,6 +32,10 @@ struct PrefillMachine: Sendable {
         var hit: KeptSequences.Hit?
         var firstToken: TokenOutput?
         var engine = Computing.prompt
+        /// The target is this worker.
+        var staysHere = false
+        /// This worker has promised room for its sequence that covers the prompt.
+        var isCoveredHere = false
         /// The transfer has not reported its end.
         var isInTransfer: Bool
         /// Nobody wants the result any more; the slot waits until both are free.
@@ -51,6 +56,8 @@ struct PrefillMachine: Sendable {
     var isClosed = false
     /// Tokens of KV that the decode side has promised.
     var otherTokens = 0
+    /// Computed prompts whose KV has its place in this worker; the decode side takes them over.
+    private var staying: [AttemptID] = []
 
     init(limits: WorkerLimits) { self.limits = limits }
 
@@ -61,10 +68,8 @@ struct PrefillMachine: Sendable {
     var fallbackPrompts: Int { slots.values.count { $0.isFallback } }
     /// KV tokens of prompts that are being computed or sent.
     var heldTokens: Int { slots.values.reduce(0) { $0 + $1.promptTokens } }
-    /// Those of them whose KV is in the engine.
-    var engineTokens: Int {
-        slots.values.reduce(0) { $0 + ($1.engine == .done ? 0 : $1.promptTokens) }
-    }
+    /// Those of them whose KV is in the engine, and which nobody else counts.
+    var engineTokens: Int { slots.values.reduce(0) { $0 + engineTokens(of: $1) } }
 
     func attempt(of sequence: SequenceID) -> AttemptID? { attempts[sequence] }
 
@@ -127,8 +132,10 @@ struct PrefillMachine: Sendable {
     }
 
     /// Says where the KV of a prompt goes that was offered without a target.
+    ///
+    /// - Parameter isHere: it stays in this worker.
     mutating func place(
-        _ place: PlaceKV, from gateway: LinkID, room: inout KVRoom
+        _ place: PlaceKV, from gateway: LinkID, isHere: Bool, room: inout KVRoom
     ) -> [WorkerAction] {
         let attempt = place.attempt
         func failed(_ code: FailureCode, _ reason: String) -> WorkerAction {
@@ -143,6 +150,7 @@ struct PrefillMachine: Sendable {
             return [failed(.invalid, reason)] + abandon(attempt, reason: reason, room: &room)
         }
         slots[attempt]?.target = place.target
+        slots[attempt]?.staysHere = isHere
         return slot.engine == .waiting ? export(attempt, room: &room) : []
     }
 
@@ -302,6 +310,10 @@ struct PrefillMachine: Sendable {
         guard let slot = slots[attempt], let target = slot.target,
             let firstToken = slot.firstToken
         else { return [] }
+        guard !slot.staysHere else {
+            staying.append(attempt)
+            return []
+        }
         slots[attempt]?.isInTransfer = true
         guard target.heldTokens < slot.promptTokens else {
             return transfer(of: slot) + [endOfTransfer(of: slot, firstToken)]
@@ -310,6 +322,59 @@ struct PrefillMachine: Sendable {
         slots[attempt]?.engine = .exporting
         return transfer(of: slot) + [.export(slot.sequence, from: target.heldTokens)]
     }
+
+    // MARK: Staying here
+
+    /// A computed prompt that is to be decoded by this worker.
+    struct Staying {
+        var target: KVTarget
+        var gateway: LinkID
+        var sequence: SequenceID
+        var tokens: [TokenID]
+        var firstToken: TokenOutput
+    }
+
+    var hasStaying: Bool { !staying.isEmpty }
+
+    /// Gives each of them once, in the order in which they came.
+    mutating func takeStaying() -> [(AttemptID, Staying)] {
+        defer { staying = [] }
+        return staying.compactMap { attempt in
+            guard let slot = slots[attempt], let target = slot.target, slot.engine == .waiting,
+                let firstToken = slot.firstToken
+            else { return nil }
+            let staying = Staying(
+                target: target, gateway: slot.gateway, sequence: slot.sequence,
+                tokens: slot.job.tokens, firstToken: firstToken)
+            return (attempt, staying)
+        }
+    }
+
+    /// Another sequence goes on with the KV: the slot is free, the KV may be kept.
+    mutating func takenOver(_ attempt: AttemptID, room: inout KVRoom) -> [WorkerAction] {
+        keep(attempt, room: &room) + free(attempt)
+    }
+
+    /// Tokens of KV that a prompt takes in the engine beside all promises.
+    func engineTokens(of attempt: AttemptID) -> Int {
+        slots[attempt].map { engineTokens(of: $0) } ?? 0
+    }
+
+    private func engineTokens(of slot: Slot) -> Int {
+        slot.engine == .done || slot.isCoveredHere ? 0 : slot.promptTokens
+    }
+
+    /// The decode side has promised room for prompt and answer.
+    mutating func covered(_ attempt: AttemptID) { slots[attempt]?.isCoveredHere = true }
+
+    /// Counts the KV of those again whose promise is gone, while the engine still has it.
+    mutating func uncover(where isGone: (AttemptID) -> Bool) {
+        for (attempt, slot) in slots where slot.isCoveredHere && isGone(attempt) {
+            slots[attempt]?.isCoveredHere = false
+        }
+    }
+
+    // MARK: Ends
 
     /// The slot needs the KV no more: it is kept for others, if the engine has retained it.
     private mutating func keep(_ attempt: AttemptID, room: inout KVRoom) -> [WorkerAction] {

@@ -87,6 +87,39 @@ extension GroupView {
         return result
     }
 
+    /// Takes over readings in place; they are sorted by instance.
+    ///
+    /// Costs what is new: a search for each, from the place of the one before it. Says whether each
+    /// of them is of a member; of those up to the first that is not, some are taken over.
+    package mutating func take(_ readings: [MemberReading], version: UInt64) -> Bool {
+        var low = 0
+        for reading in readings {
+            // Twice as far each time, since the next one is often near.
+            var step = 1
+            while low + step < members.count,
+                members[low + step].description.instance < reading.instance
+            {
+                low += step
+                step *= 2
+            }
+            var high = min(members.count, low + step + 1)
+            while low < high {
+                let middle = (low + high) / 2
+                if members[middle].description.instance < reading.instance {
+                    low = middle + 1
+                } else {
+                    high = middle
+                }
+            }
+            guard low < members.count, members[low].description.instance == reading.instance
+            else { return false }
+            members[low].status = reading.status
+            low += 1
+        }
+        self.version = version
+        return true
+    }
+
     /// Whether members are sorted by instance, each of them once.
     private var isSorted: Bool {
         zip(members, members.dropFirst()).allSatisfy {

@@ -67,30 +67,51 @@ extension ServingGroup {
     }
 }
 
+/// Pages that are begun anew whenever one is full.
+private struct PageWriter<Page> {
+    private let empty: Page
+    private var room: ViewPage.Room
+    private var full: [Page] = []
+    private var page: Page
+
+    init(_ empty: Page, maximumItems: Int) {
+        self.empty = empty
+        page = empty
+        room = ViewPage.Room(maximumItems: maximumItems)
+    }
+
+    mutating func add(bytes: Int, isGroup: Bool = false, _ write: (inout Page) -> Void) {
+        while !room.takes(bytes: bytes, isGroup: isGroup) {
+            full.append(page)
+            page = empty
+            room.clear()
+        }
+        write(&page)
+    }
+
+    /// All pages; the last one is not partial.
+    func pages(finish: (inout Page) -> Void) -> [Page] {
+        var last = page
+        finish(&last)
+        return full + [last]
+    }
+}
+
 extension GroupView {
     /// The view in messages of at most so many members and groups, and of a size that can be sent.
     ///
     /// Groups come first, then members. All pages but the last are partial.
     package func pages(maximumMembers: Int = ViewPage.maximumItems) -> [GroupView] {
-        let empty = GroupView(epoch: epoch, version: version, members: [], isPartial: true)
-        var pages: [GroupView] = []
-        var page = empty
-        var room = ViewPage.Room(maximumItems: maximumMembers)
-        func turn() {
-            pages.append(page)
-            page = empty
-            room.clear()
-        }
+        var writer = PageWriter(
+            GroupView(epoch: epoch, version: version, members: [], isPartial: true),
+            maximumItems: maximumMembers)
         for group in groups {
-            while !room.takes(bytes: group.wireBytes, isGroup: true) { turn() }
-            page.groups.append(group)
+            writer.add(bytes: group.wireBytes, isGroup: true) { $0.groups.append(group) }
         }
         for member in members {
-            while !room.takes(bytes: member.wireBytes) { turn() }
-            page.members.append(member)
+            writer.add(bytes: member.wireBytes) { $0.members.append(member) }
         }
-        page.isPartial = false
-        return pages + [page]
+        return writer.pages { $0.isPartial = false }
     }
 }
 
@@ -100,36 +121,30 @@ extension GroupViewChange {
     ///
     /// They apply at once, with the last; all but the last are partial.
     package func pages(maximumMembers: Int = ViewPage.maximumItems) -> [GroupViewChange] {
-        let empty = GroupViewChange(epoch: epoch, since: since, version: version, isPartial: true)
-        var pages: [GroupViewChange] = []
-        var page = empty
-        var room = ViewPage.Room(maximumItems: maximumMembers)
-        func turn() {
-            pages.append(page)
-            page = empty
-            room.clear()
-        }
-        // No groups at all are a change, too.
-        if groups != nil { page.groups = [] }
+        var writer = PageWriter(
+            GroupViewChange(epoch: epoch, since: since, version: version, isPartial: true),
+            maximumItems: maximumMembers)
         for group in groups ?? [] {
-            while !room.takes(bytes: group.wireBytes, isGroup: true) { turn() }
-            if page.groups == nil { page.groups = [] }
-            page.groups?.append(group)
+            writer.add(bytes: group.wireBytes, isGroup: true) { page in
+                if page.groups == nil { page.groups = [] }
+                page.groups?.append(group)
+            }
         }
         for instance in removed {
-            let bytes = ViewPage.nameBytes + instance.name.utf8.count
-            while !room.takes(bytes: bytes) { turn() }
-            page.removed.append(instance)
+            writer.add(bytes: ViewPage.nameBytes + instance.name.utf8.count) { page in
+                page.removed.append(instance)
+            }
         }
         for member in members {
-            while !room.takes(bytes: member.wireBytes) { turn() }
-            page.members.append(member)
+            writer.add(bytes: member.wireBytes) { $0.members.append(member) }
         }
         for reading in readings {
-            while !room.takes(bytes: reading.wireBytes) { turn() }
-            page.readings.append(reading)
+            writer.add(bytes: reading.wireBytes) { $0.readings.append(reading) }
         }
-        page.isPartial = false
-        return pages + [page]
+        // No groups at all are a change, too.
+        return writer.pages { page in
+            page.isPartial = false
+            if groups?.isEmpty == true { page.groups = [] }
+        }
     }
 }

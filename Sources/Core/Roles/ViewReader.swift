@@ -18,6 +18,8 @@ package struct ViewReader: Sendable {
         /// Nothing new: a page of a change, an older change, or one while a whole view is awaited.
         case nothing
         case view(GroupView)
+        /// These alone are new; only for those who asked for it.
+        case readings([MemberReading], version: UInt64)
         /// The caller sends `Subscribe` again. Said once, until a whole view comes.
         case outOfStep
     }
@@ -28,13 +30,19 @@ package struct ViewReader: Sendable {
     package private(set) var dropped = 0
 
     private let limits: Limits
+    private let tellsReadings: Bool
     private var pages: GroupView?
     private var change: GroupViewChange?
     /// The version whose further pages are dropped.
     private var refused: GroupView?
     private var isWaiting = false
 
-    package init(limits: Limits = Limits()) { self.limits = limits }
+    /// - Parameter tellsReadings: changes of nothing but readings are given as such, which costs
+    ///   what has changed and not what a view costs.
+    package init(limits: Limits = Limits(), tellsReadings: Bool = false) {
+        self.limits = limits
+        self.tellsReadings = tellsReadings
+    }
 
     /// A new connection: what has come in half is gone, what is whole stays.
     package mutating func connected() {
@@ -81,9 +89,10 @@ package struct ViewReader: Sendable {
 
     package mutating func received(_ page: GroupViewChange) -> Outcome {
         guard !isWaiting else { return .nothing }
-        guard let view else { return outOfStep() }
-        guard (page.epoch, page.version) > (view.epoch, view.version) else { return .nothing }
-        guard page.epoch == view.epoch, page.since == view.version else { return outOfStep() }
+        // Read in place: a view that somebody else holds, too, is copied when it changes.
+        guard let epoch = view?.epoch, let version = view?.version else { return outOfStep() }
+        guard (page.epoch, page.version) > (epoch, version) else { return .nothing }
+        guard page.epoch == epoch, page.since == version else { return outOfStep() }
         var whole = page
         if var pages = change, pages.since == page.since, pages.version == page.version {
             change = nil
@@ -105,11 +114,19 @@ package struct ViewReader: Sendable {
             change = whole
             return .nothing
         }
-        guard let next = view.applying(whole), next.members.count <= limits.maximumMembers else {
+        if tellsReadings, whole.hasOnlyReadings { return read(whole) }
+        guard let next = view?.applying(whole), next.members.count <= limits.maximumMembers else {
             return outOfStep()
         }
         self.view = next
         return .view(next)
+    }
+
+    private mutating func read(_ change: GroupViewChange) -> Outcome {
+        guard view?.take(change.readings, version: change.version) == true else {
+            return outOfStep()
+        }
+        return .readings(change.readings, version: change.version)
     }
 
     private mutating func outOfStep() -> Outcome {
@@ -140,4 +157,6 @@ extension GroupView {
 
 extension GroupViewChange {
     fileprivate var itemCount: Int { members.count + removed.count + readings.count }
+
+    fileprivate var hasOnlyReadings: Bool { members.isEmpty && removed.isEmpty && groups == nil }
 }

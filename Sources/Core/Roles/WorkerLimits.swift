@@ -37,11 +37,6 @@ package struct WorkerLimits: Sendable, Hashable {
         self.kvBytesPerToken = kvBytesPerToken
     }
 
-    /// Sequences an engine may have open at once: running, and kept.
-    package var maximumOpenSequences: Int {
-        max(prefillSlots, decodeSequences) + keptSequences
-    }
-
     /// Most raw bytes of a chunk of so many tokens.
     package func chunkBytes(tokens: Int) -> Int {
         tokens * (kvBytesPerToken + chunkOverheadBytesPerToken) + chunkOverheadBytes

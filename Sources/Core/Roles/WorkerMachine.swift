@@ -81,7 +81,10 @@ package struct WorkerMachine: Sendable {
         case .prefillOffer(let offer):
             return follow { $0.offered(offer, tokens: tokens, from: link, now: now) }
         case .placeKV(let place):
-            return follow { $0.prefill.place(place, from: link, room: &$0.room) }
+            return follow { machine in
+                let isHere = place.target.instance == machine.instance
+                return machine.prefill.place(place, from: link, isHere: isHere, room: &machine.room)
+            }
         case .reserveKV(let reserve):
             return follow {
                 $0.reserve(reserve, tokens: tokens, from: link, secret: secret, now: now)
@@ -133,9 +136,34 @@ package struct WorkerMachine: Sendable {
         guard !decode.isClosed || reserve.isFallback && canHelp(limits.decodeSequences) else {
             return refuse(.role)
         }
+        // The same prompt may be computed here already: its KV takes room once.
+        let attempt = reserve.terms.attempt
+        decode.otherTokens = prefill.engineTokens - prefill.engineTokens(of: attempt)
+        let hadReservation = decode.reservations[attempt] != nil
+        defer {
+            if !hadReservation, decode.reservations[attempt] != nil { prefill.covered(attempt) }
+        }
         return decode.reserve(
             reserve, tokens: tokens, from: link, sequence: nextSequence(), secret: secret,
             room: &room, now: now)
+    }
+
+    /// Lets the decode side go on with prompts that were computed here.
+    private mutating func takeOver() -> [WorkerAction] {
+        prefill.takeStaying().flatMap { attempt, staying in
+            let begun = decode.takeOver(attempt, staying, as: nextSequence())
+            guard let begun else {
+                let reason = "there is no such reservation; it was cancelled or has ended"
+                let failure = RequestFailed(
+                    attempt: attempt, code: .unknownRequest, reason: reason)
+                return [.send(.requestFailed(failure), to: staying.gateway)]
+                    + prefill.cancel(attempt, room: &room)
+            }
+            let freed = prefill.takenOver(attempt, room: &room)
+            // What is kept of it was covered by the reservation until now.
+            let promised = prefill.engineTokens + decode.reservedTokens
+            return begun + freed + room.makeWay(keepable: limits.kvCapacityTokens - promised)
+        }
     }
 
     /// Whether it takes work of another role because nobody else can.
@@ -290,7 +318,9 @@ package struct WorkerMachine: Sendable {
     ) -> [WorkerAction] {
         let (prompts, reserved) = (prefill.engineTokens, decode.reservedTokens)
         var actions = event(&self)
+        if prefill.hasStaying { actions += takeOver() }
         closeSides()
+        prefill.uncover { decode.reservations[$0] == nil }
         prefill.otherTokens = decode.reservedTokens
         decode.otherTokens = prefill.engineTokens
         // Each side calls for its own; here is room that the other one has freed.

@@ -39,8 +39,8 @@ package struct DeflectionCase: Sendable, Hashable {
     package var decodeStepMilliseconds = 0.0
     /// Prompt tokens it takes in one step at most.
     package var chunkTokens = 512
-    /// Longest good time of a step for those that are being written.
-    package var tpotLimit = Duration.milliseconds(200)
+    /// Longest time of a step while others are being written.
+    package var stepLimit = Duration.milliseconds(160)
 
     package init(promptTokens: Int) { self.promptTokens = promptTokens }
 }
@@ -102,13 +102,13 @@ extension DeflectionCase {
     /// Whether its steps take as long as they may already.
     private var lacksTime: Bool {
         guard runningSequences > 0, let stepSeconds else { return false }
-        return stepSeconds >= tpotLimit.seconds
+        return stepSeconds >= stepLimit.seconds
     }
 
     /// Steps of as many prompt tokens as fit beside the running sequences, one after another.
     private var localTime: Duration? {
         guard localTokensPerSecond > 0, let stepSeconds else { return nil }
-        let spare = tpotLimit.seconds - stepSeconds
+        let spare = stepLimit.seconds - stepSeconds
         let fitting =
             runningSequences == 0
             ? Double(chunkTokens) : min(Double(chunkTokens), spare * localTokensPerSecond)

@@ -18,19 +18,19 @@ struct ShiftCommand: AsyncParsableCommand {
             """)
 
     @Option(help: "Workers that start as prefill-workers.")
-    var prefillWorkers = 3
+    var prefillWorkers = 4
 
     @Option(help: "Workers that start as decode-workers.")
-    var decodeWorkers = 3
+    var decodeWorkers = 2
 
     @Option(help: "Clients, one request at a time each.")
-    var users = 12
+    var users = 16
 
     @Option(help: "Seconds of long prompts with short answers.")
     var firstSeconds = 40.0
 
     @Option(help: "Seconds of short prompts with long answers.")
-    var secondSeconds = 50.0
+    var secondSeconds = 60.0
 
     @Option(help: "Tokens of a long prompt; answers to it have a hundredth.")
     var promptTokens = 2000

@@ -76,7 +76,7 @@ struct SchedulerQuery {
         let (messages, inbox) = AsyncStream.makeStream(of: ControlMessage.self)
         return try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask {
-                await client.run { session in
+                await client.run(spread: .zero) { session in
                     session.post(message)
                     for try await frame in session.inbound { inbox.yield(frame.message) }
                 }

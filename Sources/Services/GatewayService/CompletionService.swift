@@ -51,10 +51,12 @@ package struct CompletionService: Sendable {
         var generator = SystemRandomNumberGenerator()
         let id = RequestID(using: &generator)
         var stops = request.stops
-        var prompts = try promptTokens(of: request, by: tokenizer, stops: &stops)
+        // Which scenario it belongs to may depend on how long it is.
+        let usual = gateway.speaker(scenario: nil)
+        var prompts = try promptTokens(of: request, by: usual.tokenizer, stops: &stops)
         var admission = try authorize(request, prompts: prompts, source)
         let speaker = gateway.speaker(scenario: admission.scenario.name)
-        if speaker.vocabulary != gateway.vocabularies.own.vocabulary {
+        if speaker.vocabulary != usual.vocabulary {
             stops = request.stops
             prompts = try promptTokens(of: request, by: speaker.tokenizer, stops: &stops)
         }

@@ -58,7 +58,7 @@ package final class GatewayService: Service {
         var clients: [RequestID: Client] = [:]
         /// By the request of the answer's first choice.
         var answers: [RequestID: Answer] = [:]
-        var views = ViewReader()
+        var views = ViewReader(tellsReadings: true)
         var reportedAt = ProcessClock.now()
         var modelContexts: [String: Int] = [:]
     }
@@ -122,11 +122,11 @@ package final class GatewayService: Service {
         return names
     }
 
-    /// Who turns text into tokens for a request of the scenario.
-    func speaker(scenario: String) -> Speaker {
+    /// Who turns text into tokens for a request of the scenario; nil: of any.
+    func speaker(scenario: String?) -> Speaker {
         let path = state.withLock { state in
             state.machine.drawModelPath(
-                scenario: scenario, modelName: vocabularies.own.tokenizer.modelName)
+                scenario: scenario ?? "", modelName: vocabularies.own.tokenizer.modelName)
         }
         return vocabularies.speaker(for: path)
     }
@@ -292,6 +292,9 @@ package final class GatewayService: Service {
                 case .nothing: return false
                 case .view(let view):
                     adopt(view, &state)
+                    return false
+                case .readings(let readings, let version):
+                    state.machine.readingsChanged(readings, version: version)
                     return false
                 case .outOfStep: return true
                 }

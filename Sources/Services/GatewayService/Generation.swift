@@ -250,6 +250,10 @@ extension APIError {
         case .overloaded(let waited):
             self = .overloaded(
                 "All workers were busy for \(Int(waited.seconds)) s.", retryAfterSeconds: 5)
+        case .tooLate:
+            self = .overloaded(
+                "All workers are busy, and the first token could not come in time; try again.",
+                retryAfterSeconds: 1)
         case .tooLong(let contextTokens):
             self = .invalid(
                 "Prompt and output exceed the context of \(contextTokens) tokens.",

@@ -86,7 +86,7 @@ package final class HealthService: Service {
             case .groupView(let page): view = state.reader.received(page)
             case .groupViewChange(let change):
                 switch state.reader.received(change) {
-                case .nothing: view = nil
+                case .nothing, .readings: view = nil
                 case .view(let changed): view = changed
                 case .outOfStep:
                     session.post(.subscribe(Subscribe(host: host)))

@@ -51,11 +51,12 @@ package enum SchedulerMain {
         var rules = settings.clusterFile.map { ClusterRulesFile(path: $0) }
         let content = try rules?.read()
         let identity = try common.identify(incarnation: .random(in: 1 ... .max))
+        let connections = connectionLimit(settings.limits, logger)
         let listener = try ControlListener(
             address: settings.listen, context: identity.context, hello: identity.hello,
             allowedRoles: [
                 .gateway, .prefillWorker, .decodeWorker, .healthAgent, .administrator,
-            ], connectionLimit: settings.limits.maximumConnections, logger: logger)
+            ], connectionLimit: connections, logger: logger)
         let control = try await listener.start()
         SchedulerMetrics.describe(in: runtime.metrics)
         // Rises with each start, as long as the host's clock does not go back.
@@ -80,5 +81,20 @@ package enum SchedulerMain {
             scheduler, admin.endpoint,
             Announcer(common, control: control, admin: admin.endpoint),
         ]
+    }
+
+    /// Files kept free for what is no control connection.
+    private static let otherFiles = 128
+
+    /// As many connections as the process may have files, so that none fails for want of one.
+    private static func connectionLimit(_ limits: SchedulerLimits, _ logger: Logger) -> Int {
+        let files = max(1, (OpenFiles.limit ?? .max) - otherFiles)
+        guard files < limits.maximumConnections else { return limits.maximumConnections }
+        logger.notice(
+            "open files bound the number of connections; allow more with ulimit -n",
+            metadata: [
+                "connections": "\(files)", "wanted": "\(limits.maximumConnections)",
+            ])
+        return files
     }
 }

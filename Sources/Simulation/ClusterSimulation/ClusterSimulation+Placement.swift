@@ -40,6 +40,7 @@ extension GenerationFailure {
         case .tooManyRequests: "too many requests"
         case .noWorker: "no worker"
         case .overloaded: "overloaded"
+        case .tooLate: "too late"
         case .tooLong: "too long"
         case .attemptsExhausted: "attempts exhausted"
         case .deadline: "deadline"

@@ -350,6 +350,7 @@ package final class ClusterSimulation {
             case .tooManyRequests: plan.maximumRequests < 4096
             case .noWorker: waited >= patience && !plan.weather.isHarmless
             case .overloaded: waited >= patience
+            case .tooLate: known.job.ttftLimit != nil
             case .tooLong: known.neededTokens > plan.longestRequestTokens
             case .attemptsExhausted(let attempts, _):
                 !plan.weather.isHarmless && attempts == limits.maximumAttempts

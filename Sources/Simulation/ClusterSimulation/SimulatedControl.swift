@@ -21,11 +21,8 @@ final class SimulatedScheduler: SimulatedProcess {
 
     override func begin() {
         machine = SchedulerMachine(limits: plan.schedulerLimits, epoch: life)
-        // Of two scenarios one may be without workers of a role, so that its requests fail although
-        // all workers are up. The file's text says nothing here: gateways know the plan.
-        if plan.rules.scenarios.count == 1 {
-            perform(machine.rulesChanged(plan.rules, text: "", now: now))
-        }
+        // The file's text says nothing here: gateways know the plan.
+        perform(machine.rulesChanged(plan.rules, text: "", now: now))
         every(.milliseconds(100)) { [unowned self] in tick() }
     }
 
@@ -150,7 +147,7 @@ final class SimulatedAgent: SimulatedProcess {
             if let view = reader.received(page) { perform(machine.viewChanged(view, now: now)) }
         case .groupViewChange(let change):
             switch reader.received(change) {
-            case .nothing: break
+            case .nothing, .readings: break
             case .view(let view): perform(machine.viewChanged(view, now: now))
             case .outOfStep: link.send(.subscribe(Subscribe(host: "host")), from: self)
             }

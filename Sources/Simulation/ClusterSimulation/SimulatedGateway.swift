@@ -5,7 +5,7 @@ import ServingTypes
 final class SimulatedGateway: SimulatedProcess {
     private let plan: ClusterPlan
     private var machine: GatewayMachine
-    private var reader = ViewReader()
+    private var reader = ViewReader(tellsReadings: true)
     private var scheduler: SimulatedLink?
     private var workers: [InstanceID: SimulatedLink] = [:]
     private var dialing: Set<InstanceID> = []
@@ -23,7 +23,7 @@ final class SimulatedGateway: SimulatedProcess {
     override func begin() {
         machine = GatewayMachine(limits: plan.gatewayLimits, seed: plan.seed &+ life)
         perform(machine.rulesChanged(plan.rules, now: now))
-        reader = ViewReader()
+        reader = ViewReader(tellsReadings: true)
         every(.milliseconds(100)) { [unowned self] in
             perform(machine.tick(now: now))
             report(machine.takeTraffic(now: now))
@@ -131,6 +131,8 @@ final class SimulatedGateway: SimulatedProcess {
             switch reader.received(change) {
             case .nothing: break
             case .view(let view): follow(view)
+            case .readings(let readings, let version):
+                machine.readingsChanged(readings, version: version)
             case .outOfStep: link.send(.subscribe(Subscribe()), from: self)
             }
         default:

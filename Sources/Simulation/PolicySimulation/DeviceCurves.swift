@@ -10,7 +10,7 @@ package struct DeviceCurves: Sendable, Hashable {
     private var prefill: [Point]
     /// Time of one decode iteration by the context tokens of all its sequences.
     private var decode: [Point]
-    /// Power and price of one machine in relative units.
+    /// KV bytes one token takes.
     package var kvBytesPerToken: Int
     /// Bytes per second of its link.
     package var linkBytesPerSecond: Double

@@ -21,6 +21,9 @@ package struct PolicyPlan: Sendable {
     }
 
     package var load: Load
+    /// Time until a user asks again whose request was refused; one that timed out is asked again at
+    /// once.
+    package var retrySeconds = 1.0
     package var gateways = 4
     package var prefill: [DeviceCurves]
     package var decode: [DeviceCurves]
@@ -63,6 +66,11 @@ package struct PolicyPlan: Sendable {
         limits.landingWindowBytes = 1 << 45
         limits.keptSequences = keptSequences
         return limits
+    }
+
+    /// Sequences an engine may have open at once: running, and kept.
+    var maximumOpenSequences: Int {
+        max(workerLimits.prefillSlots, decodeSequences) + keptSequences
     }
 
     var gatewayLimits: GatewayLimits {

@@ -55,12 +55,9 @@ package final class PolicyRun {
     }
 
     private func policy(_ streams: OpenStreams) -> any PlacementPolicy {
-        switch plan.scenario.placement {
-        case .leastConnections: OpenStreamsPlacement(streams: streams)
-        case .onDemand: OnDemandPlacement()
-        case .roundRobin: RoundRobinPlacement()
-        case .shortestQueue: ShortestQueuePlacement()
-        }
+        let name = plan.scenario.placement
+        return name == .leastConnections
+            ? OpenStreamsPlacement(streams: streams) : name.makePolicy()
     }
 
     /// The requests that arrived in the measured time.
@@ -193,12 +190,12 @@ package final class PolicyRun {
         return tokens
     }
 
-    private func over(_ request: RequestID) {
+    private func over(_ request: RequestID, pause: Double = 0) {
         guard let client = clients.removeValue(forKey: request) else { return }
         finished.append(client.outcome)
         streams[client.gateway].close(request)
         if case .users(_, let trace) = plan.load {
-            after(0) { [self] in askAsUser(of: trace) }
+            after(pause) { [self] in askAsUser(of: trace) }
         }
     }
 
@@ -221,7 +218,7 @@ package final class PolicyRun {
                 guard let client = clients[request] else { continue }
                 clients[request]?.outcome.endToEnd = now.seconds - client.outcome.arrival
                 over(request)
-            case .fail(let request, _): over(request)
+            case .fail(let request, _): over(request, pause: plan.retrySeconds)
             case .started, .restarted: break
             }
         }

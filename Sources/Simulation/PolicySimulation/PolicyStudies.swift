@@ -1,4 +1,5 @@
 import ClusterRules
+import Grouping
 import ServingTypes
 
 /// The comparisons that both papers make, on the shared traces.
@@ -92,19 +93,13 @@ package enum PolicyStudies {
             let output = trace.entries.reduce(0.0) { $0 + Double($1.outputTokens) } / count
             let context = (prompt + output / 2) * Double(decodeSequences)
             let decodeSeconds = output * curves.decodeSeconds(contextTokens: Int(context))
-            let best = (1..<machines).max { left, right in
-                throughput(left, prefillSeconds, decodeSeconds)
-                    < throughput(right, prefillSeconds, decodeSeconds)
+            let times = PhaseTimes(
+                prefillSeconds: prefillSeconds, decodeSeconds: decodeSeconds, prefillBatch: 1,
+                decodeBatch: Double(decodeSequences))
+            func throughput(_ prefill: Int) -> Double {
+                times.requestsPerSecond(prefill: prefill, decode: machines - prefill)
             }
-            return best ?? 1
-        }
-
-        private func throughput(_ prefill: Int, _ prefillSeconds: Double, _ decodeSeconds: Double)
-            -> Double
-        {
-            min(
-                Double(prefill) / prefillSeconds,
-                Double((machines - prefill) * decodeSequences) / decodeSeconds)
+            return (1..<machines).max { throughput($0) < throughput($1) } ?? 1
         }
     }
 

@@ -34,8 +34,8 @@ final class SimulatedInstance {
             limits: BatchPlanner.Limits(
                 contextTokens: limits.contextTokens, kvCapacityTokens: limits.kvCapacityTokens,
                 vocabularySize: 1 << 30,
-                microBatchTokens: max(plan.iterationTokens, limits.maximumOpenSequences),
-                maximumSequences: limits.maximumOpenSequences,
+                microBatchTokens: max(plan.iterationTokens, plan.maximumOpenSequences),
+                maximumSequences: plan.maximumOpenSequences,
                 prefillBudgetTokens: plan.mixedPromptTokens))
     }
 
@@ -74,7 +74,7 @@ final class SimulatedInstance {
             case .limitStep(let limit): submit(.limitStep(limit))
             case .roleChanged, .loadModel: break
             case .openTransfer(let transfer): transfers[transfer.attempt] = transfer
-            case .endTransfer(let end): carry(end)
+            case .endTransfer(let end): finishTransfer(end)
             case .abortTransfer(let attempt, let reason): abort(attempt, reason)
             case .sendKV(let message, _): answered(message)
             case .importChunks(let sequence, let attempt, _): importKV(sequence, attempt)
@@ -113,7 +113,7 @@ final class SimulatedInstance {
     private func iterate() {
         guard !isComputing else { return }
         while let present = planner.nextExport() {
-            carry(tokens: present.tokens.count)
+            export(tokens: present.tokens.count)
             follow(planner.exported(present))
         }
         let step = planner.nextStep()
@@ -124,7 +124,7 @@ final class SimulatedInstance {
         busySeconds += seconds
         note(step, seconds)
         run.after(seconds) { [self] in
-            for work in step.runs where work.exports { carry(tokens: work.exported.count) }
+            for work in step.runs where work.exports { export(tokens: work.exported.count) }
             let samples = step.runs.filter(\.samples).map { _ in
                 Result<BatchPlanner.Sample, EngineError>.success(
                     BatchPlanner.Sample(output: TokenOutput(token: 1), endsGeneration: false))
@@ -162,14 +162,15 @@ final class SimulatedInstance {
 
     // MARK: KV
 
-    private func carry(tokens: Int) {
+    /// The link is busy with them from when it is free.
+    private func export(tokens: Int) {
         let bytes = Double(tokens * curves.kvBytesPerToken)
         let start = max(linkFree, run.now)
         linkFree = start + .nanoseconds(Int64(bytes / curves.linkBytesPerSecond * 1e9))
     }
 
     /// All blocks are exported: the KV is there when the link has carried the last of them.
-    private func carry(_ end: KVEnd) {
+    private func finishTransfer(_ end: KVEnd) {
         guard let transfer = transfers[end.attempt] else { return }
         run.after(max(0, (linkFree - run.now).seconds)) { [self] in
             guard transfers[end.attempt] != nil else { return }

@@ -228,7 +228,7 @@ struct ScaleTrial: Sendable {
     private func restart(
         _ fleet: SimulatedFleet, _ watchers: [ViewWatcher], _ level: inout ScaleLevel
     ) async throws {
-        let left = fleet.counts.connected
+        let left = count - fleet.counts.dead
         guard let old = cluster.processes(of: .scheduler).first,
             let epoch = watchers.map(\.reading.epoch).max()
         else { return }

@@ -59,6 +59,7 @@ final class SimulatedFleet: Sendable {
     struct Counts: Sendable {
         var heartbeats = 0
         var connected = 0
+        var dead = 0
         var sessions = 0
     }
 
@@ -102,6 +103,7 @@ final class SimulatedFleet: Sendable {
             Counts(
                 heartbeats: state.heartbeats,
                 connected: state.instances.count { $0.session != nil && !$0.isDead },
+                dead: state.instances.count(where: \.isDead),
                 sessions: state.sessions)
         }
     }

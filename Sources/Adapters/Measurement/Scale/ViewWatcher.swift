@@ -80,7 +80,7 @@ final class ViewWatcher: Sendable {
                 if let view = state.reader.received(page) { note(view, &state) }
             case .groupViewChange(let change):
                 switch state.reader.received(change) {
-                case .nothing: break
+                case .nothing, .readings: break
                 case .view(let view): note(view, &state)
                 case .outOfStep:
                     state.reading.outOfStep += 1

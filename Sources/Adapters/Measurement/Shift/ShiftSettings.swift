@@ -21,14 +21,14 @@ package enum ShiftMode: String, Sendable, CaseIterable {
 
 /// A cluster of simulated engines, and the traffic whose kind changes.
 package struct ShiftSettings: Sendable {
-    package var prefillWorkers = 3
-    package var decodeWorkers = 3
+    package var prefillWorkers = 4
+    package var decodeWorkers = 2
     /// Long prompts and short answers.
     package var first = ShiftPhase(promptTokens: 2000, newTokens: 20, duration: .seconds(40))
     /// Short prompts and long answers.
-    package var second = ShiftPhase(promptTokens: 100, newTokens: 200, duration: .seconds(50))
+    package var second = ShiftPhase(promptTokens: 100, newTokens: 200, duration: .seconds(60))
     /// Clients; each sends its next request when it has its answer.
-    package var users = 12
+    package var users = 16
     package var ttftLimit = Duration.seconds(10)
     package var tpotLimit = Duration.milliseconds(100)
     /// Times as fast as the simulated device.

@@ -1,6 +1,5 @@
 import Foundation
 import LocalCluster
-import Logging
 import ServiceStart
 import ServingTypes
 import Transport
@@ -14,16 +13,7 @@ struct ShiftWatch: Sendable {
         guard let address = cluster.schedulerAddress else {
             throw MeasurementError.unexpectedAnswer(status: 0, body: "no scheduler")
         }
-        let name = InstanceID(Role.administrator.name)
-        let folder = cluster.settings.folder.appending(path: "certificates").path
-        let context = try TLSContext(
-            TLSIdentity(CertificateAuthority(folder: folder).paths(of: name)))
-        let hello = Hello(
-            cluster: cluster.settings.cluster, role: .administrator, instance: name,
-            incarnation: .random(in: 1 ... .max), productVersion: Product.version)
-        client = try ControlClient(
-            address: address, context: context, hello: hello, expects: PeerExpectation(.scheduler),
-            logger: Logger(label: "benchmark"))
+        client = try .administrator(of: cluster, to: .scheduler, at: address)
     }
 
     /// Gives each status to `take`, until cancelled or `take` gives false.

@@ -44,14 +44,17 @@ package struct ControlClient: Sendable {
 
     /// Runs a closure for one session after the other until the task is cancelled.
     ///
-    /// When the closure or the connection ends, it connects again after a pause that grows from
-    /// `TransportLimits.firstBackoff` to `longestBackoff`; after a refusal that only an operator
-    /// can mend it waits `permanentRefusalBackoff`.
+    /// The first connection waits for a part of `spread`, by chance. When the closure or the
+    /// connection ends, it connects again after a pause that grows from `firstBackoff` to
+    /// `longestBackoff`; after a refusal that only an operator can mend it waits
+    /// `permanentRefusalBackoff`. All pauses are shortened by chance.
     package func run(
+        spread: Duration = TransportLimits.firstConnectionSpread,
         onSession: @escaping @Sendable (ControlSession) async throws -> Void
     ) async {
         var backoff = Backoff()
         var lastProblem: String?
+        if spread > .zero { try? await Task.sleep(for: spread * .random(in: 0...1)) }
         while !Task.isCancelled {
             let start = ContinuousClock.now
             var problem: TransportError?
@@ -168,13 +171,14 @@ private final class Attempt: Sendable {
     }
 }
 
-/// Pauses between attempts: twice as long each time, by chance up to half shorter.
+/// Pauses between attempts: longer each time, and shorter by chance, so that those who lost the
+/// same listener don't come back together.
 struct Backoff {
     private var longest = TransportLimits.firstBackoff
 
     mutating func next(afterPermanentRefusal isPermanent: Bool) -> Duration {
         let pause = isPermanent ? TransportLimits.permanentRefusalBackoff : longest
-        longest = min(longest * 2, TransportLimits.longestBackoff)
-        return pause * Double.random(in: 0.5...1)
+        longest = min(longest * TransportLimits.backoffGrowth, TransportLimits.longestBackoff)
+        return pause * Double.random(in: 1 - TransportLimits.backoffJitter...1)
     }
 }

@@ -17,6 +17,9 @@ final class ControlHandler: ChannelInboundHandler, ChannelOutboundHandler {
     /// Settings that tests shorten.
     struct Limits: Sendable {
         var handshake = TransportLimits.handshake
+        var handshakeWait = TransportLimits.handshakeWait
+        var firstBytes = TransportLimits.firstBytes
+        var handshakes = TransportLimits.handshakes
         var idle = TransportLimits.idle
         var waitingBytes = TransportLimits.waitingBytes
     }
@@ -28,6 +31,7 @@ final class ControlHandler: ChannelInboundHandler, ChannelOutboundHandler {
         case ended
     }
 
+    private let side: TLSSide
     private let policy: PeerPolicy
     private let limits: Limits
     private let logger: Logger
@@ -43,9 +47,10 @@ final class ControlHandler: ChannelInboundHandler, ChannelOutboundHandler {
     private var wantsRead = false
 
     init(
-        policy: PeerPolicy, limits: Limits, logger: Logger,
+        side: TLSSide, policy: PeerPolicy, limits: Limits, logger: Logger,
         greeted: EventLoopPromise<ControlSession>
     ) {
+        self.side = side
         self.policy = policy
         self.limits = limits
         self.logger = logger
@@ -56,7 +61,15 @@ final class ControlHandler: ChannelInboundHandler, ChannelOutboundHandler {
 
     func handlerAdded(context: ChannelHandlerContext) {
         self.context = context
-        schedule(TimeAmount(limits.handshake)) { $0.end(.handshakeDeadline) }
+        // The side that connects waits as long as TCP and TLS get on.
+        if case .server = side { limitHandshake() }
+    }
+
+    private func limitHandshake() {
+        let due = NIODeadline.now() + TimeAmount(limits.handshake)
+        schedule(TimeAmount(limits.handshake)) { handler in
+            if due.wasMissed { handler.limitHandshake() } else { handler.end(.handshakeDeadline) }
+        }
     }
 
     func handlerRemoved(context: ChannelHandlerContext) {
@@ -75,6 +88,7 @@ final class ControlHandler: ChannelInboundHandler, ChannelOutboundHandler {
                 greeting = try encodeFrame(.hello(policy.hello))
             } catch { throw .unsendable(error) }
             state = .waitingForHello(identity)
+            if case .client = side { limitHandshake() }
             context.writeAndFlush(wrapOutboundOut(ByteBuffer(bytes: greeting)), promise: nil)
         } catch { end(error) }
     }

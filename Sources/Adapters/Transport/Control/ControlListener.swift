@@ -5,11 +5,17 @@ package import ServingTypes
 internal import Synchronization
 
 /// Accepts control connections and runs a closure for each.
+///
+/// So many handshakes are in progress at a time; other connections wait, oldest first, and cost
+/// nothing if their peer goes meanwhile.
 package final class ControlListener: Sendable {
     private struct State {
         var server: (any Channel)?
         var isStopping = false
+        /// It has been logged that no more connections are taken.
+        var isFull = false
         var channels: [ObjectIdentifier: any Channel] = [:]
+        var handshakes: HandshakeQueue<NIOLoopBound<HandshakeGate>>
     }
 
     private let address: NetworkAddress
@@ -19,7 +25,7 @@ package final class ControlListener: Sendable {
     private let connectionLimit: Int
     private let logger: Logger
     private let group: any EventLoopGroup
-    private let state = Mutex(State())
+    private let state: Mutex<State>
     private let sessions: AsyncStream<ControlSession>
     private let newSession: AsyncStream<ControlSession>.Continuation
 
@@ -53,6 +59,11 @@ package final class ControlListener: Sendable {
         self.connectionLimit = connectionLimit
         self.logger = logger
         group = eventLoopGroup
+        state = Mutex(
+            State(
+                handshakes: HandshakeQueue(
+                    limit: limits.handshakes,
+                    waitingLimit: TransportLimits.handshakesWaiting)))
         (sessions, newSession) = AsyncStream.makeStream(
             bufferingPolicy: .bufferingOldest(connectionLimit))
     }
@@ -63,6 +74,11 @@ package final class ControlListener: Sendable {
             let port = local.port
         else { return nil }
         return NetworkAddress(host: host, port: port)
+    }
+
+    /// Connections in their handshake, and those that wait for it.
+    var handshakes: (inProgress: Int, waiting: Int) {
+        state.withLock { ($0.handshakes.inProgress.count, $0.handshakes.waitingCount) }
     }
 
     /// Begins to listen; sessions wait until `run`.
@@ -76,6 +92,12 @@ package final class ControlListener: Sendable {
         let bootstrap = ServerBootstrap(group: group)
             .serverChannelOption(.backlog, value: TransportLimits.acceptBacklog)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .serverChannelInitializer { server in
+                server.eventLoop.makeCompletedFuture {
+                    try server.pipeline.syncOperations.addHandler(
+                        AcceptErrors { self.reportAccept($0) })
+                }
+            }
             .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
             .childChannelOption(.socketOption(.so_keepalive), value: 1)
             .childChannelInitializer { channel in self.take(channel) }
@@ -143,14 +165,17 @@ package final class ControlListener: Sendable {
     // MARK: On event loops
 
     private func take(_ channel: any Channel) -> EventLoopFuture<Void> {
-        let isAdmitted = state.withLock { state in
-            guard !state.isStopping, state.channels.count < connectionLimit else { return false }
-            state.channels[ObjectIdentifier(channel)] = channel
-            return true
+        let (isAdmitted, isNews) = state.withLock { state in
+            let isAdmitted = !state.isStopping && state.channels.count < connectionLimit
+            if isAdmitted { state.channels[ObjectIdentifier(channel)] = channel }
+            defer { state.isFull = !isAdmitted }
+            return (isAdmitted, !isAdmitted && !state.isFull)
         }
         guard isAdmitted else {
             let error = TransportError.tooManyConnections(limit: connectionLimit)
-            logger.warning("Control connection not taken", metadata: ["error": "\(error)"])
+            logger.log(
+                level: isNews ? .warning : .debug, "Control connection not taken",
+                metadata: ["error": "\(error)"])
             return channel.eventLoop.makeFailedFuture(error)
         }
         channel.closeFuture.whenComplete { _ in
@@ -159,10 +184,47 @@ package final class ControlListener: Sendable {
         let greeted = channel.eventLoop.makePromise(of: ControlSession.self)
         greeted.futureResult.whenComplete { result in self.welcome(result, channel) }
         return channel.eventLoop.makeCompletedFuture {
-            try addHandlers(
-                to: channel, context: self.context, side: .server, policy: self.policy,
-                limits: self.limits, logger: self.logger, greeted: greeted)
+            try channel.pipeline.syncOperations.addHandler(
+                HandshakeGate(
+                    limits: self.limits, greeted: greeted,
+                    enter: { self.enter($0, until: greeted.futureResult) },
+                    begin: { channel in
+                        try addHandlers(
+                            to: channel, context: self.context, side: .server,
+                            policy: self.policy, limits: self.limits, logger: self.logger,
+                            greeted: greeted)
+                    }))
         }
+    }
+
+    private func enter(
+        _ gate: NIOLoopBound<HandshakeGate>, until greeted: EventLoopFuture<ControlSession>
+    ) -> Bool {
+        guard let ticket = state.withLock({ $0.handshakes.enter(gate) }) else { return false }
+        greeted.whenComplete { _ in
+            self.admit(after: ticket)
+        }
+        admit()
+        return true
+    }
+
+    /// Lets handshakes begin where there are places, after one has ended.
+    private func admit(after ended: UInt64? = nil) {
+        let admitted = state.withLock { state in
+            if let ended { state.handshakes.leave(ended) }
+            return state.handshakes.admitted()
+        }
+        for gate in admitted { gate.eventLoop.execute { gate.value.admit() } }
+    }
+
+    private func reportAccept(_ error: any Error) {
+        var metadata: Logger.Metadata = ["error": "\(error)"]
+        if let error = error as? IOError, Platform.lacksFiles(error.errnoCode) {
+            let connections = state.withLock(\.channels.count)
+            metadata["connections"] = "\(connections)"
+            metadata["remedy"] = "allow more open files (ulimit -n), or start fewer instances"
+        }
+        logger.error("Control connections can't be accepted", metadata: metadata)
     }
 
     private func welcome(
@@ -190,9 +252,15 @@ func addHandlers(
     limits: ControlHandler.Limits, logger: Logger, greeted: EventLoopPromise<ControlSession>
 ) throws {
     do {
+        var firstAnswer: Duration?
+        // A listener with many connections lets this one wait.
+        if case .client = side { firstAnswer = limits.handshakeWait }
         try channel.pipeline.syncOperations.addHandlers([
-            TLSHandler(context: context, side: side, handshakeDeadline: limits.handshake),
-            ControlHandler(policy: policy, limits: limits, logger: logger, greeted: greeted),
+            TLSHandler(
+                context: context, side: side, handshakeDeadline: limits.handshake,
+                firstAnswer: firstAnswer),
+            ControlHandler(
+                side: side, policy: policy, limits: limits, logger: logger, greeted: greeted),
         ])
     } catch {
         greeted.fail(error)

@@ -30,6 +30,7 @@ package final class TLSHandler: ChannelDuplexHandler {
 
     private let session: TLSSession
     private let handshakeDeadline: Duration
+    private let firstAnswer: Duration?
     private var state = State.handshaking
     private var deadline: Scheduled<Void>?
     private var writes: [Write] = []
@@ -39,12 +40,16 @@ package final class TLSHandler: ChannelDuplexHandler {
     private var hasDelivered = false
     private var closePromise: EventLoopPromise<Void>?
 
+    /// - Parameters:
+    ///   - handshakeDeadline: for the whole handshake; with `firstAnswer` for each wait after it.
+    ///   - firstAnswer: time that a busy peer is given before it begins; nil if it begins at once.
     package init(
         context: TLSContext, side: TLSSide,
-        handshakeDeadline: Duration = TransportLimits.handshake
+        handshakeDeadline: Duration = TransportLimits.handshake, firstAnswer: Duration? = nil
     ) throws(TransportError) {
         session = try TLSSession(context: context, side: side)
         self.handshakeDeadline = handshakeDeadline
+        self.firstAnswer = firstAnswer
     }
 
     // MARK: Life of the channel
@@ -71,10 +76,19 @@ package final class TLSHandler: ChannelDuplexHandler {
 
     private func start(_ context: ChannelHandlerContext) {
         guard state == .handshaking, deadline == nil else { return }
-        schedule(handshakeDeadline, context) { handler, context in
-            handler.fail(.handshakeDeadline, context)
-        }
+        startDeadline(firstAnswer ?? handshakeDeadline, context)
         advance(context)
+    }
+
+    private func startDeadline(_ delay: Duration, _ context: ChannelHandlerContext) {
+        let due = NIODeadline.now() + TimeAmount(delay)
+        schedule(delay, context) { handler, context in
+            if due.wasMissed {
+                handler.startDeadline(delay, context)
+            } else {
+                handler.fail(.handshakeDeadline, context)
+            }
+        }
     }
 
     /// Replaces the running deadline.
@@ -106,6 +120,7 @@ package final class TLSHandler: ChannelDuplexHandler {
     package func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         let buffer = unwrapInboundIn(data)
         guard state != .closed, state != .failed else { return }
+        if state == .handshaking, firstAnswer != nil { startDeadline(handshakeDeadline, context) }
         do throws(TransportError) {
             try unsafe buffer.readableBytesSpan.withUnsafeBytes { bytes throws(TransportError) in
                 try unsafe session.receive(bytes)
@@ -325,6 +340,11 @@ package final class TLSHandler: ChannelDuplexHandler {
             context.close(promise: nil)
         }
     }
+}
+
+extension NIODeadline {
+    /// Whether this process comes to it so late that its own delay is to blame.
+    var wasMissed: Bool { .now() - self >= TimeAmount(TransportLimits.ownDelay) }
 }
 
 extension TimeAmount {
