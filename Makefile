@@ -75,7 +75,7 @@ chaos: setup ## ROUNDS rounds of kills, stops and bad links under load; SEED rep
 	.build/release/benchmark chaos --rounds $(ROUNDS) --seed $(SEED)
 
 simulate: setup ## run the simulated cluster with SEEDS different seeds
-	$(locations) && SEEDS=$(SEEDS) swift test -c release --disable-xctest $(libraries) \
+	$(locations) && SIMULATION_SEEDS=$(SEEDS) swift test -c release --disable-xctest $(libraries) \
 		--filter Simulation
 
 tsan: setup ## run the suite under the thread sanitizer

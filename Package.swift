@@ -42,15 +42,19 @@ struct Module {
 
 let argumentParser = Target.Dependency.product(
     name: "ArgumentParser", package: "swift-argument-parser")
+let asyncHTTPClient = Target.Dependency.product(
+    name: "AsyncHTTPClient", package: "async-http-client")
 let configuration = Target.Dependency.product(
     name: "Configuration", package: "swift-configuration")
 let coreMetrics = Target.Dependency.product(name: "CoreMetrics", package: "swift-metrics")
+let grdb = Target.Dependency.product(name: "GRDB", package: "GRDB.swift")
 let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let metrics = Target.Dependency.product(name: "Metrics", package: "swift-metrics")
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 let serviceLifecycle = Target.Dependency.product(
     name: "ServiceLifecycle", package: "swift-service-lifecycle")
 let unixSignals = Target.Dependency.product(
@@ -67,6 +71,7 @@ let modules: [Module] = [
     Module(layer: .cLibrary, name: "CBytePlanes"),
     Module(layer: .cLibrary, name: "CMemoryPages"),
     Module(layer: .cLibrary, name: "CSharedMemory", uses: ["CMemoryPages"]),
+    Module(layer: .cLibrary, name: "CNVML"),
     Module(layer: .cLibrary, name: "CZstd", pkgConfig: "libzstd", debianPackage: "libzstd-dev"),
     Module(layer: .cLibrary, name: "COpenSSL", pkgConfig: "openssl", debianPackage: "libssl-dev"),
     Module(layer: .cLibrary, name: "CLlama", pkgConfig: "llama"),
@@ -146,7 +151,10 @@ let modules: [Module] = [
     Module(
         layer: .adapter, name: "ClusterFile",
         uses: ["ServingTypes", "ClusterRules", "ServiceRuntime"], products: [yams]),
-    Module(layer: .adapter, name: "HostProbe", uses: ["ServingTypes"]),
+    Module(
+        layer: .adapter, name: "ClusterStore",
+        products: [asyncHTTPClient, grdb, logging, nioCore, nioHTTP1, nioSSL]),
+    Module(layer: .adapter, name: "HostProbe", uses: ["ServingTypes", "CNVML"]),
     Module(
         layer: .adapter, name: "ServiceStart",
         uses: [
@@ -175,8 +183,8 @@ let modules: [Module] = [
     Module(
         layer: .service, name: "SchedulerService",
         uses: [
-            "ServingTypes", "ClusterRules", "ClusterFile", "Grouping", "Roles", "Transport",
-            "WireProtocol", "HTTPServer", "ServiceRuntime", "ServiceStart",
+            "ServingTypes", "ClusterRules", "ClusterFile", "ClusterStore", "Grouping", "Roles",
+            "Transport", "WireProtocol", "HTTPServer", "ServiceRuntime", "ServiceStart",
         ],
         products: [logging, metrics, serviceLifecycle]),
     Module(
@@ -185,7 +193,7 @@ let modules: [Module] = [
             "ServingTypes", "Roles", "Transport", "WireProtocol", "ServiceRuntime", "ServiceStart",
             "HostProbe",
         ],
-        products: [logging, serviceLifecycle]),
+        products: [logging, metrics, serviceLifecycle, yams]),
     Module(
         layer: .service, name: "WorkerService",
         uses: [
@@ -229,10 +237,10 @@ let modules: [Module] = [
     Module(
         layer: .executable, name: "benchmark",
         uses: [
-            "ServingTypes", "Chaos", "ClusterRules", "PolicySimulation", "HTTPClient",
-            "LocalCluster", "Measurement", "ServiceRuntime", "ServiceStart",
+            "ServingTypes", "Chaos", "ClusterRules", "ClusterStore", "PolicySimulation",
+            "HTTPClient", "LocalCluster", "Measurement", "ServiceRuntime", "ServiceStart",
         ],
-        products: [argumentParser]),
+        products: [argumentParser, logging]),
 ]
 
 /// Test targets: the tested module and what else the tests use.
@@ -272,6 +280,8 @@ let tests: [(name: String, uses: [String])] = [
             "SimulatedEngine", "Transport", "WireProtocol",
         ]
     ),
+    ("HostProbeTests", ["HostProbe", "ServingTypes"]),
+    ("HealthServiceTests", ["HealthService", "Roles", "ServingTypes"]),
     ("TidyTests", []),
     ("InferenceEngineTests", ["InferenceEngine", "ServingTypes"]),
     ("EngineRuntimeTests", ["EngineRuntime", "InferenceEngine", "ServingTypes"]),
@@ -294,8 +304,14 @@ let tests: [(name: String, uses: [String])] = [
         "ChaosTests",
         [
             "Chaos", "LocalCluster", "Measurement", "ServingTypes", "gateway", "scheduler",
-            "prefill-worker",
-            "decode-worker", "health-agent",
+            "prefill-worker", "decode-worker", "health-agent",
+        ]
+    ),
+    ("ClusterStoreTests", ["ClusterStore", "benchmark"]),
+    (
+        "SchedulerServiceTests",
+        [
+            "SchedulerService", "ClusterStore", "Grouping", "ServingTypes",
         ]
     ),
     ("ClusterRulesTests", ["ClusterRules", "ServingTypes"]),
@@ -322,7 +338,7 @@ let tests: [(name: String, uses: [String])] = [
 /// Folders of test targets with files that a test reads.
 let comparedFolders = [
     "WireProtocolTests": ["Golden"], "ScenarioTests": ["Scenarios"], "LlamaEngineTests": ["Models"],
-    "PolicySimulationTests": ["Traces"],
+    "PolicySimulationTests": ["Traces"], "HostProbeTests": ["Recorded"],
 ]
 
 for module in modules {
@@ -368,6 +384,7 @@ let package = Package(
     name: "pdserve",
     platforms: [.macOS(.v15)],
     dependencies: [
+        .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
         .package(
             url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1", traits: []),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -377,6 +394,9 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.0"),
+        .package(
+            url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
         .package(
             url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),

@@ -7,8 +7,9 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
 # Tests of sockets, threads and processes.
-timed='^(Chaos|EngineRuntime|HTTPServer|Integration|KVCarriers|Measurement|ServiceRuntime'
-timed+='|SharedMemory|SimulatedEngine|Transport|WorkerService)Tests\.'
+timed='^(Chaos|ClusterStore|EngineRuntime|HealthService|HostProbe|HTTPServer|Integration'
+timed+='|KVCarriers|Measurement|SchedulerService|ServiceRuntime|SharedMemory|SimulatedEngine'
+timed+='|Transport|WorkerService)Tests\.'
 log=.build/test.log
 failures=.build/test-failures.log
 

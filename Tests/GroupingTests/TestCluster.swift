@@ -28,6 +28,10 @@ struct TestCluster {
     var refusedModels: Set<String> = []
     var modelNames: [String: String] = [:]
     var gateway = InstanceID("gateway-1")
+    /// What the controller wants to outlive it.
+    var saved: [SavedKey: SavedRecord] = [:]
+    /// Records written, by tick.
+    var writes: [Int] = []
 
     init(_ scenario: ScenarioSpec? = nil, limits: GroupLimits = GroupLimits()) {
         self.limits = limits
@@ -79,6 +83,9 @@ struct TestCluster {
         for id in processes.keys.sorted() { advance(id) }
         let given = controller.decide(workers, now: now, clock: clock)
         orders += given
+        let changes = controller.takeChanges()
+        for (key, record) in changes { saved[key] = record }
+        writes.append(changes.count)
         allDecisions += controller.takeNewDecisions()
         for order in given {
             let isLoad =

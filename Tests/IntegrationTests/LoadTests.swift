@@ -106,7 +106,7 @@ import Testing
         }
         for worker in cluster.cluster.processes(of: .prefillWorker) {
             try await cluster.wait(for: "prefill_free_slots", of: worker, toBe: 4)
-            try await cluster.wait(for: "prefill_engine_kv_used_tokens", of: worker, toBe: 0)
+            try await cluster.waitForFreeKV(of: worker)
         }
         let gateway = try #require(cluster.cluster.processes(of: .gateway).first)
         try await cluster.wait(for: "gateway_requests_open", of: gateway, toBe: 0)

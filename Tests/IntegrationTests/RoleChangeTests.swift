@@ -99,7 +99,7 @@ extension TestCluster {
     ) async throws -> (status: Int32, output: String) {
         let process = Process()
         process.executableURL = Self.executables.appending(path: "pdserve")
-        let scheduler = try #require(cluster.schedulerAddress).description
+        let scheduler = cluster.schedulerAddresses.map(\.description).joined(separator: ",")
         process.arguments =
             arguments + [
                 "--scheduler", scheduler, "--cluster", cluster.settings.cluster, "--certificates",

@@ -20,10 +20,13 @@ struct TestCluster: Sendable {
 
     /// Starts a cluster, runs the body and stops it, whatever happens.
     ///
-    /// - Parameter path: what simulated engines take for their model file.
+    /// - Parameters:
+    ///   - path: what simulated engines take for their model file.
+    ///   - waits: until the gateway can serve.
     static func run(
         prefill: Int = 1, decode: Int = 1, engine: String = "llama", model: String = model,
         path: String? = nil, arguments: [Role: [String]] = [:],
+        settings change: (inout LocalCluster.Settings) -> Void = { _ in }, waits: Bool = true,
         _ body: (TestCluster) async throws -> Void
     ) async throws {
         let folder = FileManager.default.temporaryDirectory
@@ -38,10 +41,11 @@ struct TestCluster: Sendable {
         let single = ["--threads", "1"]
         settings.arguments = arguments.merging(
             [.prefillWorker: single, .decodeWorker: single], uniquingKeysWith: { $0 + $1 })
+        change(&settings)
         let test = TestCluster(cluster: LocalCluster(settings: settings))
         do {
             try await test.cluster.start()
-            try await test.waitUntilHealthy()
+            if waits { try await test.waitUntilHealthy() }
             try await body(test)
         } catch {
             for process in test.cluster.all {
@@ -140,9 +144,10 @@ struct TestCluster: Sendable {
     /// Waits until the engine holds no KV but that of ended conversations.
     func waitForFreeKV(of worker: ManagedProcess) async throws {
         let deadline = ContinuousClock.now + .seconds(10)
+        let role = worker.role == .prefillWorker ? "prefill" : "decode"
         while true {
-            let used = try await metric("decode_engine_kv_used_tokens", of: worker)
-            let kept = try await metric("decode_kv_kept_tokens", of: worker)
+            let used = try await metric("\(role)_engine_kv_used_tokens", of: worker)
+            let kept = try await metric("\(role)_kv_kept_tokens", of: worker)
             if let used, used == kept { return }
             guard ContinuousClock.now < deadline else {
                 throw TestFailure(

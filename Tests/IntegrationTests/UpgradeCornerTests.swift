@@ -37,7 +37,7 @@ import Testing
             let target = folder.appending(path: "next.gguf")
             try put(Self.models.appending(path: "refused-bert.gguf").path, at: target)
             try await TestCluster.run(prefill: 2, decode: 2, arguments: Self.named) { test in
-                let before = try await test.members()
+                let before = try await test.members(4)
                 let load = try await test.load(
                     streams: 4,
                     while: {
@@ -81,7 +81,7 @@ import Testing
         try await withFolder { folder in
             let target = folder.appending(path: "next.gguf")
             try await TestCluster.run(prefill: 2, decode: 2, arguments: Self.named) { test in
-                let before = try await test.members()
+                let before = try await test.members(4)
                 let load = try await test.load(
                     streams: 4,
                     while: {
@@ -112,7 +112,7 @@ import Testing
     {
         let other = Self.models.appending(path: "every-head.gguf").path
         try await TestCluster.run(prefill: 2, decode: 2) { test in
-            let before = try await test.members()
+            let before = try await test.members(4)
             let text = try await test.greedy()
             try await test.upgrade("--model", other, "--settle", "0")
             let line = try await test.waitForUpgrade("paused:", "done")

@@ -92,6 +92,21 @@ extension TestCluster {
         }
     }
 
+    /// Waits until so many workers are shown with a group.
+    func members(_ count: Int) async throws -> [ShownWorker] {
+        let end = ContinuousClock.now + .seconds(20)
+        while true {
+            let members = try await members()
+            if members.count == count, members.allSatisfy({ $0.group.contains("/") }) {
+                return members
+            }
+            guard ContinuousClock.now < end else {
+                throw TestFailure("not \(count) workers with a group: \(members)")
+            }
+            try await Task.sleep(for: .milliseconds(50))
+        }
+    }
+
     /// Waits until everybody does what it did before.
     func waitForMembers(_ wanted: [ShownWorker]) async throws {
         let end = ContinuousClock.now + .seconds(20)

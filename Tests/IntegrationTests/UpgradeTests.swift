@@ -27,7 +27,7 @@ import Testing
             prefill: 2, decode: 2, engine: "simulated", path: "/models/one",
             arguments: Self.slow("4")
         ) { test in
-            let before = try await test.members()
+            let before = try await test.members(4)
             #expect(before.count == 4)
             try await test.upgrade("--model", "/models/two", "--settle", "0")
             let start = ContinuousClock.now
@@ -53,7 +53,7 @@ import Testing
             prefill: 2, decode: 2, engine: "simulated", path: "/models/one",
             arguments: Self.slow("4")
         ) { test in
-            let before = try await test.members()
+            let before = try await test.members(4)
             try await test.upgrade("--model", "/models/two", "--settle", "6")
             let load = try await test.load(while: {
                 try await test.waitForUpgrade("2 of 4 workers")
@@ -102,7 +102,7 @@ import Testing
         try Data("GGUF, or not".utf8).write(to: damaged)
         try await TestCluster.run(prefill: 2, decode: 2) { test in
             let text = try await test.greedy()
-            let before = try await test.members()
+            let before = try await test.members(4)
             try await test.upgrade("--model", damaged.path, "--settle", "0")
             let line = try await test.waitForUpgrade("paused:")
             #expect(line.contains("can't load \(damaged.path)"))

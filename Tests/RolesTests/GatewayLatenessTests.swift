@@ -21,7 +21,7 @@ import Testing
     private func submit(
         _ number: UInt64, within limit: Duration?, to bench: inout GatewayBench
     ) -> [GatewayAction] {
-        // None begins like another one.
+        // Each begins in its own way, so that no worker holds its KV.
         let prompt = [TokenID](repeating: TokenID(number), count: 50)
         return bench.submit(number, prompt: prompt) { $0.ttftLimit = limit }
     }

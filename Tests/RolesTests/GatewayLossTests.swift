@@ -236,7 +236,9 @@ import Testing
     }
 
     @Test func `a restarted scheduler's first views take nobody away for a while`() {
-        var bench = GatewayBench()
+        var limits = GatewayLimits()
+        limits.schedulerGrace = .seconds(5)
+        var bench = GatewayBench(limits: limits)
         bench.place(1)
         #expect(bench.show([], epoch: 2) == [])
         #expect(bench.machine.view.members.count == 2)

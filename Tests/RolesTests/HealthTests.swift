@@ -39,6 +39,25 @@ struct HealthBench {
         let finding = reports.last?.first { $0.instance == instance }
         return finding.flatMap { $0.isResponding ? nil : $0.reason }
     }
+
+    /// Answers each beat at once, with the status that `status` gives.
+    mutating func live(
+        _ instance: InstanceID, for duration: Duration, _ status: (Int) -> InstanceStatus
+    ) -> [HealthAction] {
+        var all: [HealthAction] = []
+        let end = now + duration
+        var beats = 0
+        while now < end {
+            let actions = tick(.milliseconds(100))
+            for case .ping(instance, let ping) in actions {
+                beats += 1
+                machine.answered(
+                    instance, Pong(number: ping.number, status: status(beats)), now: now)
+            }
+            all += actions
+        }
+        return all
+    }
 }
 
 @Suite struct HealthTests {
@@ -92,8 +111,11 @@ struct HealthBench {
         }
         #expect(findings.map(\.instance) == [decode1, prefill1])
         #expect(findings.allSatisfy { $0.isResponding && $0.reason.isEmpty })
-        #expect(bench.tick(.milliseconds(400)) == [])
-        #expect(bench.tick(.milliseconds(100)).first == .ping(decode1, Ping(number: 2)))
+        #expect(bench.tick(.milliseconds(200)) == [])
+        let second = bench.tick(.milliseconds(100))
+        #expect(
+            second == [.ping(decode1, Ping(number: 2)), .ping(prefill1, Ping(number: 2))],
+            "reports are rarer than beats")
     }
 
     @Test func `a silent worker is complained of until it answers`() {

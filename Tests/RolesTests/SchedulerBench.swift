@@ -101,11 +101,12 @@ struct SchedulerBench {
     }
 
     mutating func report(
-        _ findings: [WorkerFinding], host: String = "host", on link: UInt64 = 90
+        _ findings: [WorkerFinding], host: String = "host", devices: [DeviceReading] = [],
+        on link: UInt64 = 90
     ) -> [SchedulerAction] {
         let reading = HostReading(
             host: host, cores: 1, busyFraction: 0, loadAverage: 0, totalMemoryBytes: 1,
-            availableMemoryBytes: 1, devices: [])
+            availableMemoryBytes: 1, devices: devices)
         return hear(
             .healthReport(HealthReport(host: reading, findings: findings)),
             from: InstanceID("agent"), .healthAgent, on: link)
@@ -175,11 +176,13 @@ struct SchedulerBench {
 }
 
 func finding(
-    _ instance: InstanceID, incarnation: UInt64 = 1, complaint: String? = nil
+    _ instance: InstanceID, incarnation: UInt64 = 1, complaint: String? = nil,
+    suspicion: String? = nil
 ) -> WorkerFinding {
     WorkerFinding(
         instance: instance, incarnation: incarnation, isResponding: complaint == nil,
-        silentMilliseconds: 0, reason: complaint ?? "")
+        silentMilliseconds: 0, reason: complaint ?? suspicion ?? "",
+        isSuspect: suspicion != nil)
 }
 
 extension [SchedulerAction] {

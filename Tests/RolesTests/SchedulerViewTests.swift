@@ -153,6 +153,31 @@ import WireProtocol
             #expect(changes.reduce(0) { $0 + $1.readings.count + $1.members.count } <= 1)
         }
     }
+
+    @Test func `losses in a large cluster are shown at once and decided upon together`() {
+        let members = 4000
+        var limits = SchedulerLimits()
+        limits.lease = .seconds(60)
+        var bench = SchedulerBench(limits: limits)
+        _ = bench.rules(Self.withoutRoles)
+        _ = bench.subscribe(on: 1)
+        for number in 0..<members {
+            bench.now = MonotonicTime.start + .microseconds(Int64(number * 100))
+            _ = bench.register(
+                flexible("worker-\(number)", .decodeWorker), on: UInt64(1000 + number))
+        }
+        _ = bench.tick(.seconds(3))
+        let before = bench.machine.examinedMembers
+        for number in 0..<20 {
+            _ = bench.close(UInt64(1000 + number))
+            _ = bench.tick(.milliseconds(100))
+            let lost = bench.readers[1]?.view?.members.count { $0.state == .suspect }
+            #expect(lost == number + 1)
+        }
+        // 2 s; one decision takes the losses of 400 ms together.
+        let decisions = (bench.machine.examinedMembers - before) / members
+        #expect((1...7).contains(decisions), "\(decisions)")
+    }
 }
 
 extension GroupMember {

@@ -178,7 +178,8 @@ struct TransferStorm {
         perform(
             receiver.reserve(
                 ReserveKV(terms: terms), tokens: prompt, from: LinkID(1),
-                sequence: SequenceID(sequences), secret: secret(attempts), room: &room, now: now))
+                sequence: SequenceID(sequences), secret: secret(attempts),
+                isComputedHere: false, room: &room, now: now))
     }
 
     mutating func heard(_ message: ControlMessage) {

@@ -380,7 +380,8 @@ struct ScenarioCluster {
                 if case .view(let view) = reader.received(change) { show(view) }
             case .assign(let name, let assign, _):
                 act(name) { machine, now in machine.assigned(assign, now: now) }
-            case .answer, .refuse, .rules, .viewChanged, .decided, .tookUp, .commanded, .wanted:
+            case .answer, .refuse, .rules, .viewChanged, .decided, .tookUp, .commanded, .wanted,
+                .save:
                 break
             case .changed(let instance, let state, let reason):
                 transcript.append("\(instance) is \(state?.name ?? "gone"): \(reason)")

@@ -89,6 +89,7 @@ let cLibraryOwners: [String: [String]] = [
     "CLlama": ["LlamaEngine"],
     "CLlamaCommon": ["LlamaEngine"],
     "CMemoryPages": ["InferenceEngine"],
+    "CNVML": ["HostProbe"],
     "COpenSSL": ["Transport"],
     "CProtobufC": ["WireProtocol"],
     "CSharedMemory": ["SharedMemory"],

@@ -2,7 +2,7 @@ import ServingTypes
 
 /// One message of every kind with every field set, for the golden bytes.
 enum GoldenMessages {
-    static let all: [ControlMessage] = connection + membership + request + transfer
+    static let all: [ControlMessage] = connection + membership + request + probe + transfer
 
     private static let connection: [ControlMessage] = [
         .hello(
@@ -69,6 +69,13 @@ enum GoldenMessages {
             RequestFailed(attempt: attempt, code: .engine, reason: "the device is lost")),
         .cancelRequest(CancelRequest(attempt: attempt)),
         .placeKV(PlaceKV(attempt: attempt, target: target)),
+    ]
+
+    private static let probe: [ControlMessage] = [
+        .canary(Canary(number: 7)),
+        .canaryDone(
+            CanaryDone(number: 7, outcome: .failed, tokens: 3, reason: "computing failed")),
+        .exit(Exit(reason: "its engine hangs")),
     ]
 
     private static let transfer: [ControlMessage] = [
@@ -145,17 +152,35 @@ enum GoldenMessages {
         host: HostReading(
             host: "anna", cores: 64, busyFraction: 0.25, loadAverage: 12.5,
             totalMemoryBytes: 1 << 38, availableMemoryBytes: 1 << 37,
-            devices: [
-                DeviceReading(
-                    name: "Ascend 910B", kind: "NPU", totalMemoryBytes: 1 << 36,
-                    freeMemoryBytes: 1 << 35)
-            ]),
+            devices: [device]),
         findings: [
             WorkerFinding(
                 instance: instance, incarnation: 0x1122, isResponding: true,
-                silentMilliseconds: 250, reason: "no progress")
+                silentMilliseconds: 250, reason: "no progress", isSuspect: true)
+        ],
+        supervised: [
+            SupervisedProcess(
+                name: "decode-worker-1", state: .waiting, restarts: 2, reason: "signal 9")
         ])
-    private static let description = InstanceDescription(
+    private static let device: DeviceReading = {
+        var device = DeviceReading(
+            id: "0000:c1:00.0", name: "Ascend 910B", kind: "NPU", totalMemoryBytes: 1 << 36,
+            freeMemoryBytes: 1 << 35)
+        device.grade = .degraded
+        device.reason = "it is 88 °C hot"
+        device.busyFraction = 0.5
+        device.temperatureCelsius = 88
+        device.powerWatts = 310.5
+        device.correctedErrors = 17
+        device.uncorrectedErrors = 1
+        return device
+    }()
+    private static let description: InstanceDescription = {
+        var description = plainDescription
+        description.devices = ["0000:c1:00.0"]
+        return description
+    }()
+    private static let plainDescription = InstanceDescription(
         instance: instance, role: .decodeWorker, incarnation: 0x1122, host: "anna",
         controlAddress: NetworkAddress(host: "10.0.0.2", port: 7400),
         bulkAddress: NetworkAddress(host: "fd00::2", port: 7401), modelName: "qwen2.5-0.5b",
@@ -177,6 +202,7 @@ enum GoldenMessages {
         status.localPrefills = 1
         status.prefillTokensPerSecond = 12_500.5
         status.decodeStepMilliseconds = 22.25
+        status.computingPrompts = 3
         return status
     }()
 

@@ -15,6 +15,7 @@ struct SampleMessages {
         case .clusterStatusRequest, .clusterStatus, .clusterRules, .trafficReport, .adminRequest,
             .adminReply:
             administrationMessage(kind)
+        case .canary, .canaryDone, .exit: probeMessage(kind)
         case .kvOffer, .kvGrant, .kvChunk, .kvEnd, .kvDone, .kvAbort, .kvMemory, .kvCredit,
             .kvResend:
             transferMessage(kind)
@@ -164,13 +165,15 @@ struct SampleMessages {
     // ---- Parts ----
 
     private mutating func description() -> InstanceDescription {
-        InstanceDescription(
+        var description = InstanceDescription(
             instance: instance(), role: element(Role.allCases), incarnation: number(),
             host: text(40), controlAddress: address(), bulkAddress: address(),
             modelName: text(60), fingerprint: fingerprint(), contextTokens: count(1 << 20),
             kvBytesPerToken: bytes(), kvCapacityBytes: bytes(), prefillSlots: count(1 << 16),
             decodeSequences: count(1 << 16), device: text(40), initialRole: servingRole(),
             scenario: text(30), modelPath: text(60))
+        description.devices = list(3) { samples in samples.text(30) }
+        return description
     }
 
     private mutating func status() -> InstanceStatus {
@@ -187,6 +190,7 @@ struct SampleMessages {
         status.localPrefills = count(1 << 16)
         status.prefillTokensPerSecond = rate()
         status.decodeStepMilliseconds = rate()
+        status.computingPrompts = count(1 << 16)
         return status
     }
 
@@ -279,17 +283,46 @@ struct SampleMessages {
             loadAverage: element([0, 1e9, 3.25]), totalMemoryBytes: number(),
             availableMemoryBytes: number(),
             devices: list(3) { samples in
-                DeviceReading(
-                    name: samples.text(30), kind: "GPU", totalMemoryBytes: samples.number(),
-                    freeMemoryBytes: samples.number())
+                samples.device()
             })
         let findings = list(3) { samples in
             WorkerFinding(
                 instance: samples.instance(), incarnation: samples.number(),
                 isResponding: samples.flip(), silentMilliseconds: samples.number(),
-                reason: samples.text(30))
+                reason: samples.text(30), isSuspect: samples.flip())
         }
-        return HealthReport(host: host, findings: findings)
+        let supervised = list(3) { samples in
+            SupervisedProcess(
+                name: samples.text(30), state: samples.element(SupervisedProcess.State.allCases),
+                restarts: samples.count(Int(UInt32.max)), reason: samples.text(30))
+        }
+        return HealthReport(host: host, findings: findings, supervised: supervised)
+    }
+
+    private mutating func device() -> DeviceReading {
+        var device = DeviceReading(
+            id: text(30), name: text(30), kind: "GPU", totalMemoryBytes: number(),
+            freeMemoryBytes: number())
+        device.grade = element(DeviceGrade.allCases)
+        device.reason = text(30)
+        device.busyFraction = element([0, 1, 0.5])
+        device.temperatureCelsius = element([0, 1e6, 71.5])
+        device.powerWatts = element([0, 1e6, 699.9])
+        device.correctedErrors = number()
+        device.uncorrectedErrors = number()
+        return device
+    }
+
+    private mutating func probeMessage(_ kind: MessageKind) -> ControlMessage {
+        switch kind {
+        case .canary: .canary(Canary(number: number()))
+        case .canaryDone:
+            .canaryDone(
+                CanaryDone(
+                    number: number(), outcome: element(CanaryDone.Outcome.allCases),
+                    tokens: count(1024), reason: text(60)))
+        default: .exit(Exit(reason: text(60)))
+        }
     }
 
     private mutating func terms() -> AttemptTerms {

@@ -235,7 +235,8 @@ struct BenchWorker: Sendable {
         settings.transfers.handOver = options.handOver
         BenchMetrics.prepare(with: runtime)
         let services = try await WorkerMain.services(settings, runtime)
-        service = try #require(services.lazy.compactMap { $0 as? WorkerService }.first)
+        let guarded = services.compactMap { $0 as? GuardedWorker }.first
+        service = try #require(guarded?.worker)
     }
 
     var controlAddress: NetworkAddress { service.description.controlAddress }

@@ -20,6 +20,11 @@ package final class LocalCluster: Sendable {
         package var httpListen = "127.0.0.1:0"
         package var prefillWorkers = 1
         package var decodeWorkers = 1
+        /// One leads, the others stand by.
+        package var schedulers = 1
+        /// What outlives the schedulers, as their setting says; nil: nothing, or with several of
+        /// them a file in the run folder.
+        package var store: String?
         /// The scheduler's cluster file.
         package var clusterFile: String?
         /// Further arguments by role.
@@ -38,7 +43,7 @@ package final class LocalCluster: Sendable {
 
     package let settings: Settings
     private let processes = Mutex<[ManagedProcess]>([])
-    private let scheduler = Mutex<NetworkAddress?>(nil)
+    private let schedulers = Mutex<[NetworkAddress]>([])
 
     package init(settings: Settings) { self.settings = settings }
 
@@ -53,7 +58,11 @@ package final class LocalCluster: Sendable {
         processes(of: .gateway).first?.announcement.http
     }
 
-    package var schedulerAddress: NetworkAddress? { scheduler.withLock { $0 } }
+    /// Of the first scheduler.
+    package var schedulerAddress: NetworkAddress? { schedulerAddresses.first }
+
+    /// Of all schedulers; only one of them leads and listens.
+    package var schedulerAddresses: [NetworkAddress] { schedulers.withLock { $0 } }
 
     // MARK: Start
 
@@ -62,7 +71,7 @@ package final class LocalCluster: Sendable {
     /// Does not wait until requests can be served; `waitUntilHealthy` does.
     package func start() async throws {
         try makeCertificates()
-        try await startScheduler()
+        try await startSchedulers()
         try await withThrowingTaskGroup(of: Void.self) { group in
             for number in 1...max(1, settings.prefillWorkers) where settings.prefillWorkers > 0 {
                 group.addTask { try await self.startWorker(.prefillWorker, number: number) }
@@ -76,13 +85,43 @@ package final class LocalCluster: Sendable {
         }
     }
 
+    private func startSchedulers() async throws {
+        guard settings.schedulers > 1 || settings.store != nil else {
+            try await startScheduler()
+            return
+        }
+        let addresses = try (0..<settings.schedulers).map { _ in try FreePort.take() }
+        schedulers.withLock { $0 = addresses }
+        for number in 1...max(1, settings.schedulers) { try await startScheduler(number: number) }
+    }
+
+    /// - Parameter listen: it leads at once, without a store.
     @discardableResult
     package func startScheduler(listen: String = "127.0.0.1:0") async throws -> ManagedProcess {
-        let rules = settings.clusterFile.map { ["--cluster-file", $0] } ?? []
         let process = try await launch(
-            .scheduler, name: "scheduler", ["--listen", listen] + rules)
-        scheduler.withLock { $0 = process.announcement.control }
+            .scheduler, name: "scheduler", ["--listen", listen] + rulesArguments)
+        // With a store it is there before it leads.
+        let end = ContinuousClock.now + settings.startDeadline
+        while process.announcement.control == nil, process.isRunning, ContinuousClock.now < end {
+            try await Task.sleep(for: .milliseconds(10))
+        }
+        schedulers.withLock { $0 = process.announcement.control.map { [$0] } ?? [] }
         return process
+    }
+
+    /// One of several schedulers, which leads if no other one does.
+    @discardableResult
+    package func startScheduler(number: Int) async throws -> ManagedProcess {
+        let store =
+            settings.store ?? "sqlite:" + settings.folder.appending(path: "scheduler.sqlite").path
+        return try await launch(
+            .scheduler, name: "scheduler-\(number)",
+            ["--listen", schedulerAddresses[number - 1].description, "--store", store]
+                + rulesArguments)
+    }
+
+    private var rulesArguments: [String] {
+        settings.clusterFile.map { ["--cluster-file", $0] } ?? []
     }
 
     @discardableResult
@@ -100,8 +139,10 @@ package final class LocalCluster: Sendable {
     ) async throws -> ManagedProcess {
         try await launch(
             .gateway, name: name,
-            ["--http-listen", httpListen ?? settings.httpListen] + schedulerArguments
-                + modelArguments + ["--engine", settings.engine])
+            [
+                "--http-listen", httpListen ?? settings.httpListen, "--engine", settings.engine,
+                "--state-folder", settings.folder.appending(path: "state").path,
+            ] + schedulerArguments + modelArguments)
     }
 
     @discardableResult
@@ -110,7 +151,8 @@ package final class LocalCluster: Sendable {
     }
 
     private var schedulerArguments: [String] {
-        schedulerAddress.map { ["--scheduler", $0.description] } ?? []
+        let addresses = schedulerAddresses.map(\.description).joined(separator: ",")
+        return addresses.isEmpty ? [] : ["--scheduler", addresses]
     }
 
     private var modelArguments: [String] { settings.modelPath.map { ["--model", $0] } ?? [] }
@@ -133,6 +175,11 @@ package final class LocalCluster: Sendable {
             }
             try await Task.sleep(for: .milliseconds(50))
         }
+    }
+
+    /// A process that has ended and is not looked after any more.
+    package func forget(_ process: ManagedProcess) {
+        processes.withLock { $0.removeAll { $0 === process } }
     }
 
     // MARK: Stop

@@ -9,10 +9,9 @@ package final class ManagedProcess: Sendable {
     package let role: Role
     package let logFile: URL
     /// Where it listens, by its own word after the ports were bound; a worker that was moved to
-    /// another model may listen elsewhere.
+    /// another model may listen elsewhere, and a scheduler listens only while it leads.
     package var announcement: Announcement {
-        role == .prefillWorker || role == .decodeWorker
-            ? Announcement(file: announceFile) ?? first : first
+        role.isWorker || role == .scheduler ? Announcement(file: announceFile) ?? first : first
     }
     private let first: Announcement
     private let announceFile: URL
@@ -75,6 +74,7 @@ package enum LocalClusterError: Error, Sendable, CustomStringConvertible {
     case executableMissing(path: String)
     case exitedEarly(name: String, status: Int32, log: String)
     case notReady(name: String, seconds: Int, log: String)
+    case noPort(code: Int32)
 
     package var description: String {
         switch self {
@@ -84,6 +84,7 @@ package enum LocalClusterError: Error, Sendable, CustomStringConvertible {
             "\(name) ended with status \(status) while starting; its last words:\n\(log)"
         case .notReady(let name, let seconds, let log):
             "\(name) was not ready after \(seconds) s; its last words:\n\(log)"
+        case .noPort(let code): "the system gives no free port (error \(code))"
         }
     }
 }

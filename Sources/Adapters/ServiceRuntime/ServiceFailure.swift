@@ -7,6 +7,8 @@ package enum ExitCode: Int32, Sendable {
     case unavailable = 69
     /// A fault of the program.
     case internalError = 70
+    /// It hung and ended itself, or was told to; another start is expected to help.
+    case hung = 75
 }
 
 /// An error that may end a service, with a sentence for its user.

@@ -86,6 +86,15 @@ package struct CommonSettings: Sendable {
     }
 }
 
+extension SettingsReader {
+    /// Where the schedulers are, the usual leader first.
+    package mutating func schedulers() throws(SettingsError) -> [NetworkAddress] {
+        try addresses(
+            "scheduler", default: [NetworkAddress(host: "127.0.0.1", port: 7400)],
+            "Control addresses of the schedulers, separated by commas; one of them leads.")
+    }
+}
+
 /// Who a process is: its certificate, ready to use, and its greeting.
 package struct ProcessIdentity: Sendable {
     package var context: TLSContext
@@ -97,6 +106,15 @@ package struct ProcessIdentity: Sendable {
     ) throws(TransportError) -> ControlClient {
         try ControlClient(
             address: address, context: context, hello: hello, expects: peer, logger: logger)
+    }
+
+    /// A connection to the scheduler, which is the one of these addresses that leads.
+    package func schedulerClient(
+        at addresses: [NetworkAddress], logger: Logger
+    ) throws(TransportError) -> ControlClient {
+        try ControlClient(
+            addresses: addresses, context: context, hello: hello,
+            expects: PeerExpectation(.scheduler), logger: logger)
     }
 
     /// Connections to workers that come and go.

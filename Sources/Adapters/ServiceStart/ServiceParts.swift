@@ -12,8 +12,15 @@ package struct Administration: Sendable {
         _ common: CommonSettings, _ runtime: ServiceRuntime, routes: HTTPRoutes = HTTPRoutes(),
         complaint: @escaping @Sendable () -> String?
     ) {
+        self.init(common, runtime, routes: routes, health: { ServiceHealth(complaint()) })
+    }
+
+    package init(
+        _ common: CommonSettings, _ runtime: ServiceRuntime, routes: HTTPRoutes = HTTPRoutes(),
+        health: @escaping @Sendable () -> ServiceHealth
+    ) {
         var routes = routes
-        routes.addAdministration(metrics: runtime.metrics) { ServiceHealth(complaint()) }
+        routes.addAdministration(metrics: runtime.metrics) { health() }
         endpoint = HTTPEndpoint(
             address: common.adminListen, routes: routes, logger: runtime.logger)
     }

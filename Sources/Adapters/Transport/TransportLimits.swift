@@ -7,7 +7,7 @@ package enum TransportLimits {
     package static let handshake = Duration.seconds(5)
     /// Time for which a connection waits for its handshake to begin: ten thousand that come at once
     /// take a busy processor most of it.
-    package static let handshakeWait = Duration.seconds(60)
+    package static let handshakeWait = Duration.seconds(120)
     /// Time a peer has for its first bytes; until then it costs a listener nothing but a file.
     static let firstBytes = Duration.seconds(15)
     /// A deadline that this process itself reaches so late is given once more: what the peer sent
@@ -25,6 +25,10 @@ package enum TransportLimits {
     /// A control connection without any inbound frame for this long is closed; peers beat every
     /// second.
     package static let idle = Duration.seconds(30)
+    /// The same for a peer that another may follow: one that hangs is left sooner then.
+    ///
+    /// Also the time its handshake may wait.
+    static let idleOfSeveral = Duration.seconds(10)
     /// How long a closing side waits for the peer to have read everything.
     package static let closeLinger = Duration.milliseconds(500)
     /// Open connections of one control listener; more are closed at once.

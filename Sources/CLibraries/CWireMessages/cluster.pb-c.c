@@ -592,6 +592,51 @@ void   pdserve__wire__worker_finding__free_unpacked
   assert(message->base.descriptor == &pdserve__wire__worker_finding__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   pdserve__wire__supervised_process__init
+                     (Pdserve__Wire__SupervisedProcess         *message)
+{
+  static const Pdserve__Wire__SupervisedProcess init_value = PDSERVE__WIRE__SUPERVISED_PROCESS__INIT;
+  *message = init_value;
+}
+size_t pdserve__wire__supervised_process__get_packed_size
+                     (const Pdserve__Wire__SupervisedProcess *message)
+{
+  assert(message->base.descriptor == &pdserve__wire__supervised_process__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t pdserve__wire__supervised_process__pack
+                     (const Pdserve__Wire__SupervisedProcess *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &pdserve__wire__supervised_process__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t pdserve__wire__supervised_process__pack_to_buffer
+                     (const Pdserve__Wire__SupervisedProcess *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &pdserve__wire__supervised_process__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Pdserve__Wire__SupervisedProcess *
+       pdserve__wire__supervised_process__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Pdserve__Wire__SupervisedProcess *)
+     protobuf_c_message_unpack (&pdserve__wire__supervised_process__descriptor,
+                                allocator, len, data);
+}
+void   pdserve__wire__supervised_process__free_unpacked
+                     (Pdserve__Wire__SupervisedProcess *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &pdserve__wire__supervised_process__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   pdserve__wire__health_report__init
                      (Pdserve__Wire__HealthReport         *message)
 {
@@ -1132,7 +1177,142 @@ void   pdserve__wire__admin_reply__free_unpacked
   assert(message->base.descriptor == &pdserve__wire__admin_reply__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor pdserve__wire__instance_description__field_descriptors[19] =
+void   pdserve__wire__canary__init
+                     (Pdserve__Wire__Canary         *message)
+{
+  static const Pdserve__Wire__Canary init_value = PDSERVE__WIRE__CANARY__INIT;
+  *message = init_value;
+}
+size_t pdserve__wire__canary__get_packed_size
+                     (const Pdserve__Wire__Canary *message)
+{
+  assert(message->base.descriptor == &pdserve__wire__canary__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t pdserve__wire__canary__pack
+                     (const Pdserve__Wire__Canary *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &pdserve__wire__canary__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t pdserve__wire__canary__pack_to_buffer
+                     (const Pdserve__Wire__Canary *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &pdserve__wire__canary__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Pdserve__Wire__Canary *
+       pdserve__wire__canary__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Pdserve__Wire__Canary *)
+     protobuf_c_message_unpack (&pdserve__wire__canary__descriptor,
+                                allocator, len, data);
+}
+void   pdserve__wire__canary__free_unpacked
+                     (Pdserve__Wire__Canary *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &pdserve__wire__canary__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   pdserve__wire__canary_done__init
+                     (Pdserve__Wire__CanaryDone         *message)
+{
+  static const Pdserve__Wire__CanaryDone init_value = PDSERVE__WIRE__CANARY_DONE__INIT;
+  *message = init_value;
+}
+size_t pdserve__wire__canary_done__get_packed_size
+                     (const Pdserve__Wire__CanaryDone *message)
+{
+  assert(message->base.descriptor == &pdserve__wire__canary_done__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t pdserve__wire__canary_done__pack
+                     (const Pdserve__Wire__CanaryDone *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &pdserve__wire__canary_done__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t pdserve__wire__canary_done__pack_to_buffer
+                     (const Pdserve__Wire__CanaryDone *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &pdserve__wire__canary_done__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Pdserve__Wire__CanaryDone *
+       pdserve__wire__canary_done__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Pdserve__Wire__CanaryDone *)
+     protobuf_c_message_unpack (&pdserve__wire__canary_done__descriptor,
+                                allocator, len, data);
+}
+void   pdserve__wire__canary_done__free_unpacked
+                     (Pdserve__Wire__CanaryDone *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &pdserve__wire__canary_done__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   pdserve__wire__exit__init
+                     (Pdserve__Wire__Exit         *message)
+{
+  static const Pdserve__Wire__Exit init_value = PDSERVE__WIRE__EXIT__INIT;
+  *message = init_value;
+}
+size_t pdserve__wire__exit__get_packed_size
+                     (const Pdserve__Wire__Exit *message)
+{
+  assert(message->base.descriptor == &pdserve__wire__exit__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t pdserve__wire__exit__pack
+                     (const Pdserve__Wire__Exit *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &pdserve__wire__exit__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t pdserve__wire__exit__pack_to_buffer
+                     (const Pdserve__Wire__Exit *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &pdserve__wire__exit__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Pdserve__Wire__Exit *
+       pdserve__wire__exit__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Pdserve__Wire__Exit *)
+     protobuf_c_message_unpack (&pdserve__wire__exit__descriptor,
+                                allocator, len, data);
+}
+void   pdserve__wire__exit__free_unpacked
+                     (Pdserve__Wire__Exit *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &pdserve__wire__exit__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+static const ProtobufCFieldDescriptor pdserve__wire__instance_description__field_descriptors[20] =
 {
   {
     "instance",
@@ -1362,6 +1542,18 @@ static const ProtobufCFieldDescriptor pdserve__wire__instance_description__field
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "devices",
+    20,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_BYTES,
+    offsetof(Pdserve__Wire__InstanceDescription, n_devices),
+    offsetof(Pdserve__Wire__InstanceDescription, devices),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned pdserve__wire__instance_description__field_indices_by_name[] = {
   6,   /* field[6] = bulk_host */
@@ -1371,6 +1563,7 @@ static const unsigned pdserve__wire__instance_description__field_indices_by_name
   5,   /* field[5] = control_port */
   14,   /* field[14] = decode_sequences */
   15,   /* field[15] = device */
+  19,   /* field[19] = devices */
   9,   /* field[9] = fingerprint */
   3,   /* field[3] = host */
   2,   /* field[2] = incarnation */
@@ -1387,7 +1580,7 @@ static const unsigned pdserve__wire__instance_description__field_indices_by_name
 static const ProtobufCIntRange pdserve__wire__instance_description__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 19 }
+  { 0, 20 }
 };
 const ProtobufCMessageDescriptor pdserve__wire__instance_description__descriptor =
 {
@@ -1397,14 +1590,14 @@ const ProtobufCMessageDescriptor pdserve__wire__instance_description__descriptor
   "Pdserve__Wire__InstanceDescription",
   "pdserve.wire",
   sizeof(Pdserve__Wire__InstanceDescription),
-  19,
+  20,
   pdserve__wire__instance_description__field_descriptors,
   pdserve__wire__instance_description__field_indices_by_name,
   1,  pdserve__wire__instance_description__number_ranges,
   (ProtobufCMessageInit) pdserve__wire__instance_description__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor pdserve__wire__instance_status__field_descriptors[12] =
+static const ProtobufCFieldDescriptor pdserve__wire__instance_status__field_descriptors[13] =
 {
   {
     "free_prefill_slots",
@@ -1550,9 +1743,22 @@ static const ProtobufCFieldDescriptor pdserve__wire__instance_status__field_desc
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "computing_prompts",
+    13,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__InstanceStatus, computing_prompts),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned pdserve__wire__instance_status__field_indices_by_name[] = {
   8,   /* field[8] = assignment */
+  12,   /* field[12] = computing_prompts */
   11,   /* field[11] = decode_step_milliseconds */
   4,   /* field[4] = engine_steps */
   2,   /* field[2] = free_kv_bytes */
@@ -1568,7 +1774,7 @@ static const unsigned pdserve__wire__instance_status__field_indices_by_name[] = 
 static const ProtobufCIntRange pdserve__wire__instance_status__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 12 }
+  { 0, 13 }
 };
 const ProtobufCMessageDescriptor pdserve__wire__instance_status__descriptor =
 {
@@ -1578,7 +1784,7 @@ const ProtobufCMessageDescriptor pdserve__wire__instance_status__descriptor =
   "Pdserve__Wire__InstanceStatus",
   "pdserve.wire",
   sizeof(Pdserve__Wire__InstanceStatus),
-  12,
+  13,
   pdserve__wire__instance_status__field_descriptors,
   pdserve__wire__instance_status__field_indices_by_name,
   1,  pdserve__wire__instance_status__number_ranges,
@@ -2252,7 +2458,7 @@ const ProtobufCMessageDescriptor pdserve__wire__subscribe__descriptor =
   (ProtobufCMessageInit) pdserve__wire__subscribe__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor pdserve__wire__device_reading__field_descriptors[4] =
+static const ProtobufCFieldDescriptor pdserve__wire__device_reading__field_descriptors[12] =
 {
   {
     "name",
@@ -2302,17 +2508,121 @@ static const ProtobufCFieldDescriptor pdserve__wire__device_reading__field_descr
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "id",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__DeviceReading, id),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "grade",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__DeviceReading, grade),
+    &pdserve__wire__device_grade__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "reason",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__DeviceReading, reason),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "busy_fraction",
+    8,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_DOUBLE,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__DeviceReading, busy_fraction),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "temperature_celsius",
+    9,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_DOUBLE,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__DeviceReading, temperature_celsius),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "power_watts",
+    10,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_DOUBLE,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__DeviceReading, power_watts),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "corrected_errors",
+    11,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__DeviceReading, corrected_errors),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "uncorrected_errors",
+    12,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__DeviceReading, uncorrected_errors),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned pdserve__wire__device_reading__field_indices_by_name[] = {
+  7,   /* field[7] = busy_fraction */
+  10,   /* field[10] = corrected_errors */
   3,   /* field[3] = free_memory_bytes */
+  5,   /* field[5] = grade */
+  4,   /* field[4] = id */
   1,   /* field[1] = kind */
   0,   /* field[0] = name */
+  9,   /* field[9] = power_watts */
+  6,   /* field[6] = reason */
+  8,   /* field[8] = temperature_celsius */
   2,   /* field[2] = total_memory_bytes */
+  11,   /* field[11] = uncorrected_errors */
 };
 static const ProtobufCIntRange pdserve__wire__device_reading__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 4 }
+  { 0, 12 }
 };
 const ProtobufCMessageDescriptor pdserve__wire__device_reading__descriptor =
 {
@@ -2322,14 +2632,14 @@ const ProtobufCMessageDescriptor pdserve__wire__device_reading__descriptor =
   "Pdserve__Wire__DeviceReading",
   "pdserve.wire",
   sizeof(Pdserve__Wire__DeviceReading),
-  4,
+  12,
   pdserve__wire__device_reading__field_descriptors,
   pdserve__wire__device_reading__field_indices_by_name,
   1,  pdserve__wire__device_reading__number_ranges,
   (ProtobufCMessageInit) pdserve__wire__device_reading__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor pdserve__wire__worker_finding__field_descriptors[5] =
+static const ProtobufCFieldDescriptor pdserve__wire__worker_finding__field_descriptors[6] =
 {
   {
     "instance",
@@ -2391,18 +2701,31 @@ static const ProtobufCFieldDescriptor pdserve__wire__worker_finding__field_descr
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "is_suspect",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__WorkerFinding, is_suspect),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned pdserve__wire__worker_finding__field_indices_by_name[] = {
   1,   /* field[1] = incarnation */
   0,   /* field[0] = instance */
   2,   /* field[2] = is_responding */
+  5,   /* field[5] = is_suspect */
   4,   /* field[4] = reason */
   3,   /* field[3] = silent_milliseconds */
 };
 static const ProtobufCIntRange pdserve__wire__worker_finding__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 5 }
+  { 0, 6 }
 };
 const ProtobufCMessageDescriptor pdserve__wire__worker_finding__descriptor =
 {
@@ -2412,14 +2735,91 @@ const ProtobufCMessageDescriptor pdserve__wire__worker_finding__descriptor =
   "Pdserve__Wire__WorkerFinding",
   "pdserve.wire",
   sizeof(Pdserve__Wire__WorkerFinding),
-  5,
+  6,
   pdserve__wire__worker_finding__field_descriptors,
   pdserve__wire__worker_finding__field_indices_by_name,
   1,  pdserve__wire__worker_finding__number_ranges,
   (ProtobufCMessageInit) pdserve__wire__worker_finding__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor pdserve__wire__health_report__field_descriptors[8] =
+static const ProtobufCFieldDescriptor pdserve__wire__supervised_process__field_descriptors[4] =
+{
+  {
+    "name",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__SupervisedProcess, name),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "state",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__SupervisedProcess, state),
+    &pdserve__wire__supervised_state__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "restarts",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__SupervisedProcess, restarts),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "reason",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__SupervisedProcess, reason),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned pdserve__wire__supervised_process__field_indices_by_name[] = {
+  0,   /* field[0] = name */
+  3,   /* field[3] = reason */
+  2,   /* field[2] = restarts */
+  1,   /* field[1] = state */
+};
+static const ProtobufCIntRange pdserve__wire__supervised_process__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 4 }
+};
+const ProtobufCMessageDescriptor pdserve__wire__supervised_process__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "pdserve.wire.SupervisedProcess",
+  "SupervisedProcess",
+  "Pdserve__Wire__SupervisedProcess",
+  "pdserve.wire",
+  sizeof(Pdserve__Wire__SupervisedProcess),
+  4,
+  pdserve__wire__supervised_process__field_descriptors,
+  pdserve__wire__supervised_process__field_indices_by_name,
+  1,  pdserve__wire__supervised_process__number_ranges,
+  (ProtobufCMessageInit) pdserve__wire__supervised_process__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor pdserve__wire__health_report__field_descriptors[9] =
 {
   {
     "host",
@@ -2517,6 +2917,18 @@ static const ProtobufCFieldDescriptor pdserve__wire__health_report__field_descri
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "supervised",
+    9,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Pdserve__Wire__HealthReport, n_supervised),
+    offsetof(Pdserve__Wire__HealthReport, supervised),
+    &pdserve__wire__supervised_process__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned pdserve__wire__health_report__field_indices_by_name[] = {
   5,   /* field[5] = available_memory_bytes */
@@ -2526,12 +2938,13 @@ static const unsigned pdserve__wire__health_report__field_indices_by_name[] = {
   7,   /* field[7] = findings */
   0,   /* field[0] = host */
   3,   /* field[3] = load_average */
+  8,   /* field[8] = supervised */
   4,   /* field[4] = total_memory_bytes */
 };
 static const ProtobufCIntRange pdserve__wire__health_report__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 8 }
+  { 0, 9 }
 };
 const ProtobufCMessageDescriptor pdserve__wire__health_report__descriptor =
 {
@@ -2541,7 +2954,7 @@ const ProtobufCMessageDescriptor pdserve__wire__health_report__descriptor =
   "Pdserve__Wire__HealthReport",
   "pdserve.wire",
   sizeof(Pdserve__Wire__HealthReport),
-  8,
+  9,
   pdserve__wire__health_report__field_descriptors,
   pdserve__wire__health_report__field_indices_by_name,
   1,  pdserve__wire__health_report__number_ranges,
@@ -3388,6 +3801,159 @@ const ProtobufCMessageDescriptor pdserve__wire__admin_reply__descriptor =
   (ProtobufCMessageInit) pdserve__wire__admin_reply__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
+static const ProtobufCFieldDescriptor pdserve__wire__canary__field_descriptors[1] =
+{
+  {
+    "number",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__Canary, number),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned pdserve__wire__canary__field_indices_by_name[] = {
+  0,   /* field[0] = number */
+};
+static const ProtobufCIntRange pdserve__wire__canary__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor pdserve__wire__canary__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "pdserve.wire.Canary",
+  "Canary",
+  "Pdserve__Wire__Canary",
+  "pdserve.wire",
+  sizeof(Pdserve__Wire__Canary),
+  1,
+  pdserve__wire__canary__field_descriptors,
+  pdserve__wire__canary__field_indices_by_name,
+  1,  pdserve__wire__canary__number_ranges,
+  (ProtobufCMessageInit) pdserve__wire__canary__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor pdserve__wire__canary_done__field_descriptors[4] =
+{
+  {
+    "number",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT64,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__CanaryDone, number),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "outcome",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__CanaryDone, outcome),
+    &pdserve__wire__canary_outcome__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "tokens",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__CanaryDone, tokens),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "reason",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__CanaryDone, reason),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned pdserve__wire__canary_done__field_indices_by_name[] = {
+  0,   /* field[0] = number */
+  1,   /* field[1] = outcome */
+  3,   /* field[3] = reason */
+  2,   /* field[2] = tokens */
+};
+static const ProtobufCIntRange pdserve__wire__canary_done__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 4 }
+};
+const ProtobufCMessageDescriptor pdserve__wire__canary_done__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "pdserve.wire.CanaryDone",
+  "CanaryDone",
+  "Pdserve__Wire__CanaryDone",
+  "pdserve.wire",
+  sizeof(Pdserve__Wire__CanaryDone),
+  4,
+  pdserve__wire__canary_done__field_descriptors,
+  pdserve__wire__canary_done__field_indices_by_name,
+  1,  pdserve__wire__canary_done__number_ranges,
+  (ProtobufCMessageInit) pdserve__wire__canary_done__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor pdserve__wire__exit__field_descriptors[1] =
+{
+  {
+    "reason",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BYTES,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__Exit, reason),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned pdserve__wire__exit__field_indices_by_name[] = {
+  0,   /* field[0] = reason */
+};
+static const ProtobufCIntRange pdserve__wire__exit__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor pdserve__wire__exit__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "pdserve.wire.Exit",
+  "Exit",
+  "Pdserve__Wire__Exit",
+  "pdserve.wire",
+  sizeof(Pdserve__Wire__Exit),
+  1,
+  pdserve__wire__exit__field_descriptors,
+  pdserve__wire__exit__field_indices_by_name,
+  1,  pdserve__wire__exit__number_ranges,
+  (ProtobufCMessageInit) pdserve__wire__exit__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
 static const ProtobufCEnumValue pdserve__wire__role__enum_values_by_number[7] =
 {
   { "ROLE_UNSPECIFIED", "PDSERVE__WIRE__ROLE__ROLE_UNSPECIFIED", 0 },
@@ -3524,5 +4090,105 @@ const ProtobufCEnumDescriptor pdserve__wire__instance_state__descriptor =
   pdserve__wire__instance_state__enum_values_by_name,
   1,
   pdserve__wire__instance_state__value_ranges,
+  NULL,NULL,NULL,NULL   /* reserved[1234] */
+};
+static const ProtobufCEnumValue pdserve__wire__device_grade__enum_values_by_number[5] =
+{
+  { "DEVICE_GRADE_UNSPECIFIED", "PDSERVE__WIRE__DEVICE_GRADE__DEVICE_GRADE_UNSPECIFIED", 0 },
+  { "DEVICE_GRADE_OK", "PDSERVE__WIRE__DEVICE_GRADE__DEVICE_GRADE_OK", 1 },
+  { "DEVICE_GRADE_DEGRADED", "PDSERVE__WIRE__DEVICE_GRADE__DEVICE_GRADE_DEGRADED", 2 },
+  { "DEVICE_GRADE_FAILING", "PDSERVE__WIRE__DEVICE_GRADE__DEVICE_GRADE_FAILING", 3 },
+  { "DEVICE_GRADE_LOST", "PDSERVE__WIRE__DEVICE_GRADE__DEVICE_GRADE_LOST", 4 },
+};
+static const ProtobufCIntRange pdserve__wire__device_grade__value_ranges[] = {
+{0, 0},{0, 5}
+};
+static const ProtobufCEnumValueIndex pdserve__wire__device_grade__enum_values_by_name[5] =
+{
+  { "DEVICE_GRADE_DEGRADED", 2 },
+  { "DEVICE_GRADE_FAILING", 3 },
+  { "DEVICE_GRADE_LOST", 4 },
+  { "DEVICE_GRADE_OK", 1 },
+  { "DEVICE_GRADE_UNSPECIFIED", 0 },
+};
+const ProtobufCEnumDescriptor pdserve__wire__device_grade__descriptor =
+{
+  PROTOBUF_C__ENUM_DESCRIPTOR_MAGIC,
+  "pdserve.wire.DeviceGrade",
+  "DeviceGrade",
+  "Pdserve__Wire__DeviceGrade",
+  "pdserve.wire",
+  5,
+  pdserve__wire__device_grade__enum_values_by_number,
+  5,
+  pdserve__wire__device_grade__enum_values_by_name,
+  1,
+  pdserve__wire__device_grade__value_ranges,
+  NULL,NULL,NULL,NULL   /* reserved[1234] */
+};
+static const ProtobufCEnumValue pdserve__wire__supervised_state__enum_values_by_number[5] =
+{
+  { "SUPERVISED_STATE_UNSPECIFIED", "PDSERVE__WIRE__SUPERVISED_STATE__SUPERVISED_STATE_UNSPECIFIED", 0 },
+  { "SUPERVISED_STATE_RUNNING", "PDSERVE__WIRE__SUPERVISED_STATE__SUPERVISED_STATE_RUNNING", 1 },
+  { "SUPERVISED_STATE_WAITING", "PDSERVE__WIRE__SUPERVISED_STATE__SUPERVISED_STATE_WAITING", 2 },
+  { "SUPERVISED_STATE_GIVEN_UP", "PDSERVE__WIRE__SUPERVISED_STATE__SUPERVISED_STATE_GIVEN_UP", 3 },
+  { "SUPERVISED_STATE_STOPPED", "PDSERVE__WIRE__SUPERVISED_STATE__SUPERVISED_STATE_STOPPED", 4 },
+};
+static const ProtobufCIntRange pdserve__wire__supervised_state__value_ranges[] = {
+{0, 0},{0, 5}
+};
+static const ProtobufCEnumValueIndex pdserve__wire__supervised_state__enum_values_by_name[5] =
+{
+  { "SUPERVISED_STATE_GIVEN_UP", 3 },
+  { "SUPERVISED_STATE_RUNNING", 1 },
+  { "SUPERVISED_STATE_STOPPED", 4 },
+  { "SUPERVISED_STATE_UNSPECIFIED", 0 },
+  { "SUPERVISED_STATE_WAITING", 2 },
+};
+const ProtobufCEnumDescriptor pdserve__wire__supervised_state__descriptor =
+{
+  PROTOBUF_C__ENUM_DESCRIPTOR_MAGIC,
+  "pdserve.wire.SupervisedState",
+  "SupervisedState",
+  "Pdserve__Wire__SupervisedState",
+  "pdserve.wire",
+  5,
+  pdserve__wire__supervised_state__enum_values_by_number,
+  5,
+  pdserve__wire__supervised_state__enum_values_by_name,
+  1,
+  pdserve__wire__supervised_state__value_ranges,
+  NULL,NULL,NULL,NULL   /* reserved[1234] */
+};
+static const ProtobufCEnumValue pdserve__wire__canary_outcome__enum_values_by_number[4] =
+{
+  { "CANARY_OUTCOME_UNSPECIFIED", "PDSERVE__WIRE__CANARY_OUTCOME__CANARY_OUTCOME_UNSPECIFIED", 0 },
+  { "CANARY_OUTCOME_GENERATED", "PDSERVE__WIRE__CANARY_OUTCOME__CANARY_OUTCOME_GENERATED", 1 },
+  { "CANARY_OUTCOME_BUSY", "PDSERVE__WIRE__CANARY_OUTCOME__CANARY_OUTCOME_BUSY", 2 },
+  { "CANARY_OUTCOME_FAILED", "PDSERVE__WIRE__CANARY_OUTCOME__CANARY_OUTCOME_FAILED", 3 },
+};
+static const ProtobufCIntRange pdserve__wire__canary_outcome__value_ranges[] = {
+{0, 0},{0, 4}
+};
+static const ProtobufCEnumValueIndex pdserve__wire__canary_outcome__enum_values_by_name[4] =
+{
+  { "CANARY_OUTCOME_BUSY", 2 },
+  { "CANARY_OUTCOME_FAILED", 3 },
+  { "CANARY_OUTCOME_GENERATED", 1 },
+  { "CANARY_OUTCOME_UNSPECIFIED", 0 },
+};
+const ProtobufCEnumDescriptor pdserve__wire__canary_outcome__descriptor =
+{
+  PROTOBUF_C__ENUM_DESCRIPTOR_MAGIC,
+  "pdserve.wire.CanaryOutcome",
+  "CanaryOutcome",
+  "Pdserve__Wire__CanaryOutcome",
+  "pdserve.wire",
+  4,
+  pdserve__wire__canary_outcome__enum_values_by_number,
+  4,
+  pdserve__wire__canary_outcome__enum_values_by_name,
+  1,
+  pdserve__wire__canary_outcome__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };

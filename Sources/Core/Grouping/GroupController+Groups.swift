@@ -49,6 +49,11 @@ extension GroupController {
     }
 
     mutating func seatNewcomer(_ worker: GroupWorker) {
+        if let seat = recall(worker) {
+            seats[worker.instance] = seat
+            seats.note(worker.instance, isServing: worker.isServing)
+            return
+        }
         guard let scenario = scenario(for: worker) else { return }
         let description = worker.description
         let pool = Pool(
@@ -252,7 +257,9 @@ extension GroupController {
         let hasSeats = !seats.instances(in: id).isEmpty
         record.emptySince = hasSeats ? nil : record.emptySince ?? now
         let isClosing = record.group.state == .draining || spec[record.pool.scenario] == nil
-        if let since = record.emptySince, isClosing || now - since >= limits.emptyGroupKept {
+        if !awaited.contains(record.pool.scenario), let since = record.emptySince,
+            isClosing || now - since >= limits.emptyGroupKept
+        {
             groupBook[id] = nil
             poolGroups[record.pool]?.remove(id)
             if poolGroups[record.pool]?.isEmpty == true { poolGroups[record.pool] = nil }

@@ -30,6 +30,16 @@ package struct GroupController: Sendable {
     var clock = WallClock()
 
     var lastNumber: UInt64 = 0
+
+    // What outlives this controller; see `takeChanges`.
+    var savedSeats: [InstanceID: SavedSeat] = [:]
+    var savedOthers: [SavedKey: SavedRecord] = [:]
+    /// Seats of an earlier scheduler whose workers have not come back yet, and how long they may.
+    var recalled: [InstanceID: SavedSeat] = [:]
+    var recallEnd = MonotonicTime.start
+    /// Scenarios of those workers.
+    var awaited: Set<String> = []
+
     /// Seats looked at so far: what the work of this controller grows with.
     package internal(set) var examinedSeats = 0
     private var lastLook: MonotonicTime?
@@ -102,7 +112,8 @@ package struct GroupController: Sendable {
         noteSchedules()
         releaseUnruled()
         syncSeats(list)
-        for scenario in spec.scenarios {
+        noteAwaited()
+        for scenario in spec.scenarios where !awaited.contains(scenario.name) {
             advanceUpgrade(of: scenario)
             for pool in pools(of: scenario.name) { plan(pool, scenario) }
         }
@@ -181,7 +192,7 @@ package struct GroupController: Sendable {
 
     /// The numbers an autoscaler should reach, from traffic and what waits.
     private mutating func noteWishes() {
-        for scenario in spec.scenarios {
+        for scenario in spec.scenarios where !awaited.contains(scenario.name) {
             let targets = targets(of: scenario)
             var needed = PerRole(prefill: 0, decode: 0)
             var present = PerRole(prefill: 0, decode: 0)

@@ -12,6 +12,9 @@ package struct GroupLimits: Sendable, Hashable {
     package var flipDeadline: Duration = .seconds(120)
     /// Time a worker that does not serve keeps its place, if no spare takes it.
     package var absence: Duration = .seconds(5)
+    /// Time that workers have to come back to a scheduler that follows another, before what is
+    /// missing is replaced; longer than the longest pause between two of their attempts.
+    package var recall: Duration = .seconds(15)
     /// Time between a group's last request and the removal of its workers.
     package var drain: Duration = .seconds(5)
     /// Time a group without workers is kept open for them to come back.

@@ -57,6 +57,7 @@ struct SeatBook: Sendable {
     private var scenarios: [String: ScenarioIndex] = [:]
     /// Those with an order to be sent or to be confirmed.
     private(set) var unsettled: Set<InstanceID> = []
+    private var touched: Set<InstanceID> = []
 
     var instances: [InstanceID] { Array(entries.keys) }
 
@@ -75,6 +76,15 @@ struct SeatBook: Sendable {
         guard let old = entries[instance], old.isServing != isServing else { return }
         replace(old, with: Entry(seat: old.seat, isServing: isServing), of: instance)
     }
+
+    /// Seats that have changed since the last call, those that are gone among them.
+    mutating func takeTouched() -> Set<InstanceID> {
+        defer { touched.removeAll(keepingCapacity: true) }
+        return touched
+    }
+
+    /// Counts it as changed, whether it has a seat or not.
+    mutating func touch(_ instance: InstanceID) { touched.insert(instance) }
 
     // MARK: What is asked
 
@@ -118,6 +128,7 @@ struct SeatBook: Sendable {
     // MARK: Counting
 
     private mutating func replace(_ old: Entry?, with new: Entry?, of instance: InstanceID) {
+        if old?.seat != new?.seat { touched.insert(instance) }
         if let old { count(old, instance, by: -1) }
         entries[instance] = new
         if let new { count(new, instance, by: 1) }

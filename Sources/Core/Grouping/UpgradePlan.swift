@@ -63,6 +63,39 @@ struct UpgradePlan: Sendable {
         self.old = old
     }
 
+    /// The plan of an earlier scheduler, where it was; times begin anew.
+    ///
+    /// Nil if its words are not understood.
+    init?(_ saved: SavedUpgrade, scenario: String, now: MonotonicTime) {
+        self.init(
+            scenario: scenario, modelName: saved.modelName, target: saved.target,
+            origin: saved.origin, step: saved.step,
+            settle: .milliseconds(saved.settleMilliseconds),
+            old: Set(saved.left.compactMap { ModelFingerprint(hexadecimal: $0) }))
+        switch saved.phase {
+        case "running": phase = .running
+        case "paused": phase = .paused(saved.reason)
+        case "finished": phase = .finished
+        case "aborted": phase = .aborted
+        default: return nil
+        }
+        isGoingBack = saved.isGoingBack
+        awaitsReturn = saved.awaitsReturn
+        moved = saved.moved
+        total = saved.total
+        lastStep = now
+        for (name, mover) in saved.movers {
+            guard let role = ServingRole(name: mover.role) else { return nil }
+            movers[InstanceID(name)] = Mover(
+                role: role, incarnation: mover.incarnation, since: now)
+        }
+        for (name, word) in saved.roles {
+            guard let role = ServingRole(name: word) else { return nil }
+            roles[InstanceID(name)] = role
+        }
+        for (name, count) in saved.lateLoads { lateLoads[InstanceID(name)] = count }
+    }
+
     /// Whether it comes with what was left behind, even if nobody has seen that model before.
     func isLeft(_ description: InstanceDescription) -> Bool {
         isLeft(description.fingerprint) || origin != target && description.modelPath == origin

@@ -92,7 +92,7 @@ struct DecodeMachine: Sendable {
 
     mutating func reserve(
         _ reserve: ReserveKV, tokens: [TokenID], from gateway: LinkID, sequence: SequenceID,
-        secret: ReservationSecret, room: inout KVRoom, now: MonotonicTime
+        secret: ReservationSecret, isComputedHere: Bool, room: inout KVRoom, now: MonotonicTime
     ) -> [WorkerAction] {
         let terms = reserve.terms
         let neededTokens = tokens.count + terms.maximumNewTokens
@@ -103,8 +103,9 @@ struct DecodeMachine: Sendable {
                 freeBytes: max(0, freeKVBytes))
             return [.send(.reservationRefused(refused), to: gateway)]
         }
-        // An answer of one token needs no KV here.
-        let hit = terms.maximumNewTokens > 1 ? room.find(for: tokens) : nil
+        // An answer of one token needs no KV here; a prompt that is computed here is taken over
+        // whole, and a beginning from elsewhere would take room beside it.
+        let hit = terms.maximumNewTokens > 1 && !isComputedHere ? room.find(for: tokens) : nil
         let heldTokens = hit?.tokens ?? 0
         let actions = room.begin(
             sequence, neededTokens: neededTokens, usedTokens: reservedTokens + otherTokens,

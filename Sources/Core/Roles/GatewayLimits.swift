@@ -20,7 +20,9 @@ package struct GatewayLimits: Sendable, Hashable {
     /// Times a request starts, the first included.
     package var maximumAttempts: UInt32 = 4
     /// Time a new scheduler may take to hear of the workers its predecessor knew.
-    package var schedulerGrace: Duration = .seconds(5)
+    ///
+    /// Those whose old scheduler hangs leave it within ten seconds.
+    package var schedulerGrace: Duration = .seconds(15)
     /// Workers a policy compares for one question.
     package var maximumCandidates = 64
     /// Workers looked at to find those candidates.

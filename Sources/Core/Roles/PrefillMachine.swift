@@ -71,6 +71,11 @@ struct PrefillMachine: Sendable {
     /// Those of them whose KV is in the engine, and which nobody else counts.
     var engineTokens: Int { slots.values.reduce(0) { $0 + engineTokens(of: $1) } }
 
+    /// Prompts that the engine works on.
+    var computingPrompts: Int {
+        slots.values.count { $0.engine == .prompt || $0.engine == .exporting }
+    }
+
     func attempt(of sequence: SequenceID) -> AttemptID? { attempts[sequence] }
 
     // MARK: Gateway

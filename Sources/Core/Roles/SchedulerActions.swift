@@ -5,6 +5,9 @@ package import ServingTypes
 package struct SchedulerLimits: Sendable, Hashable {
     /// Time without a heartbeat after which a worker leaves the view.
     package var lease: Duration = .seconds(3)
+    /// A worker without a connection to here keeps its lease for so long if its health-agent says
+    /// that it is well.
+    package var detachedLimit: Duration = .seconds(60)
     /// Time between two pushes that differ in readings only; other changes are pushed at once.
     package var readingsInterval: Duration = .milliseconds(500)
     /// Time between two ticks from which on this process was away itself; the silence of others is
@@ -14,6 +17,9 @@ package struct SchedulerLimits: Sendable, Hashable {
     package var promptInstances = 256
     /// Beyond them, time in which changes are collected; the first after a calm does not wait.
     package var changesInterval: Duration = .milliseconds(100)
+    /// Workers whose roles may be decided anew in each `changesInterval`; with more there is in
+    /// proportion more time between two decisions, which look at all of them.
+    package var decidedInstances = 1000
     /// Workers in one cluster.
     package var maximumInstances = 65_536
     /// Connections of workers, gateways, health-agents and people together.
@@ -48,4 +54,6 @@ package enum SchedulerAction: Hashable, Sendable {
     case commanded(by: InstanceID, AdminRequest, AdminReply)
     /// For metrics and autoscalers: other numbers of workers are wanted.
     case wanted([WantedInstances])
+    /// For the store: what has changed of what outlives this process; nil removes a record.
+    case save([SavedKey: SavedRecord?])
 }

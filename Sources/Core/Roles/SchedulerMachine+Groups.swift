@@ -6,15 +6,17 @@ extension SchedulerMachine {
     /// Does what the events so far call for.
     ///
     /// A small cluster acts on each change. In a large one changes that follow each other closely
-    /// are taken together by the next tick.
+    /// are taken together by the next tick; who is a member, and whether it serves, is shown
+    /// sooner than decisions about roles follow.
     mutating func conclude(now: MonotonicTime, isTick: Bool = false) -> [SchedulerAction] {
         let isPrompt =
             roster.count <= limits.promptInstances
             || (lastChange.map { now - $0 >= limits.changesInterval } ?? true)
         var actions: [SchedulerAction] = []
         var orders: [GroupOrder] = []
+        let mayDecide = lastDecision.map { now - $0 >= decisionInterval } ?? true
         let isLook = isTick && (nextDecision.map { now >= $0 } ?? true)
-        if isDecisionDue && isPrompt || isLook {
+        if mayDecide && (isDecisionDue && isPrompt || isLook) {
             lastChange = isDecisionDue ? now : lastChange
             orders = decide(now: now, &actions)
         }
@@ -23,12 +25,18 @@ extension SchedulerMachine {
         return actions
     }
 
+    /// A decision costs as much as there are members: so that it leaves time for all else.
+    private var decisionInterval: Duration {
+        roster.count <= limits.promptInstances
+            ? .zero : limits.changesInterval * roster.count / max(1, limits.decidedInstances)
+    }
+
     private var workers: [GroupWorker] {
         roster.compactMap { instance in
             members[instance].map { member in
                 GroupWorker(
                     description: member.description, status: member.status,
-                    isServing: judge(member, complaint: member.complaint).0 == .serving)
+                    isServing: judge(member).0 == .serving)
             }
         }
     }
@@ -38,8 +46,11 @@ extension SchedulerMachine {
         now: MonotonicTime, _ actions: inout [SchedulerAction]
     ) -> [GroupOrder] {
         isDecisionDue = false
+        lastDecision = now
         examinedMembers += roster.count
         let orders = groups.decide(workers, now: now, clock: clock)
+        let changes = groups.takeChanges()
+        if !changes.isEmpty { actions.append(.save(changes)) }
         let decisions = groups.takeNewDecisions()
         actions += decisions.map { .decided($0) }
         var hasChanged = !orders.isEmpty || !decisions.isEmpty
@@ -112,7 +123,7 @@ extension SchedulerMachine {
             (
                 instance: instance,
                 member: members[instance].map { member in
-                    let (state, reason) = judge(member, complaint: member.complaint)
+                    let (state, reason) = judge(member)
                     return GroupMember(
                         description: member.description, state: state, status: member.status,
                         reason: reason, role: member.role, group: member.group)

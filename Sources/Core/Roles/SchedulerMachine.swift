@@ -19,6 +19,12 @@ package struct SchedulerMachine: Sendable {
         /// What a health-agent says against it, and when that is forgotten unless it is repeated.
         var complaint: String?
         var complaintEnd = MonotonicTime.start
+        /// Why it gets no new work though nobody complains; ends with the complaint.
+        var suspicion: String?
+        /// What is wrong with its device though it serves.
+        var note = ""
+        /// Since when it is not connected.
+        var detachedAt: MonotonicTime?
         /// Recognises its entry among the deadlines.
         let ticket: UInt64
         /// As the view shows it.
@@ -66,6 +72,7 @@ package struct SchedulerMachine: Sendable {
     var isDecisionDue = true
     var lastPush = MonotonicTime.start
     var lastChange: MonotonicTime?
+    var lastDecision: MonotonicTime?
     var nextDecision: MonotonicTime?
     var quickUntil = MonotonicTime.start
     var clock: WallClock
@@ -94,6 +101,15 @@ package struct SchedulerMachine: Sendable {
 
     /// How many members of the view are in which state and role.
     package var memberCounts: [MemberKind: Int] { shown.counts }
+
+    /// Takes over what an earlier scheduler saved; called once, before any event.
+    package mutating func restore(_ records: [SavedKey: SavedRecord], now: MonotonicTime) {
+        groups.restore(records, now: now)
+        isDecisionDue = true
+    }
+
+    /// Workers of an earlier scheduler that have not come back yet.
+    package var awaitedWorkers: Int { groups.awaitedWorkers }
 
     // MARK: Events
 
@@ -144,6 +160,7 @@ package struct SchedulerMachine: Sendable {
             members[instance]?.link == link
         else { return [] }
         members[instance]?.link = nil
+        members[instance]?.detachedAt = now
         note(instance)
         return [.changed(instance, .suspect, reason: "its connection is lost")]
             + conclude(now: now)
@@ -192,7 +209,7 @@ package struct SchedulerMachine: Sendable {
         guard let member = members[instance], member.ticket == deadline.ticket else { return [] }
         examinedMembers += 1
         guard now < member.leaseEnd else { return endLease(of: instance, member) }
-        guard member.complaint != nil else {
+        guard member.complaint != nil || member.suspicion != nil || !member.note.isEmpty else {
             deadlines.add(deadline, at: member.leaseEnd)
             return []
         }
@@ -201,9 +218,15 @@ package struct SchedulerMachine: Sendable {
             return []
         }
         deadlines.add(deadline, at: member.leaseEnd)
-        members[instance]?.complaint = nil
+        var well = member
+        well.complaint = nil
+        well.suspicion = nil
+        well.note = ""
+        members[instance] = well
         note(instance)
-        return [.changed(instance, judge(member, complaint: nil).0, reason: "nobody complains")]
+        let state = judge(well).0
+        guard judge(member).0 != state else { return [] }
+        return [.changed(instance, state, reason: "nobody complains")]
     }
 
     private mutating func endLease(
@@ -245,8 +268,11 @@ package struct SchedulerMachine: Sendable {
             known ?? newMember(description, register.status, leaseEnd: now + limits.lease)
         member.description = description
         member.link = link
+        member.detachedAt = nil
         if !isSameLife {
             member.complaint = nil
+            member.suspicion = nil
+            member.note = ""
             member.order = nil
             member.hasTakenUp = true
         }
@@ -255,7 +281,7 @@ package struct SchedulerMachine: Sendable {
         note(instance)
         var actions = [
             SchedulerAction.changed(
-                instance, judge(member, complaint: member.complaint).0, reason: "it registered")
+                instance, judge(member).0, reason: "it registered")
         ]
         actions += heard(register.status, from: instance, now: now)
         if let order = member.order, register.status.assignment < order.number {
@@ -329,35 +355,55 @@ package struct SchedulerMachine: Sendable {
         guard hosts[host] != nil || hosts.count < limits.maximumHosts else { return [] }
         hosts[host] = report
         agents[link] = host
+        let faults = DeviceFaults(report.host.devices)
         var actions: [SchedulerAction] = []
         for finding in report.findings {
             guard let member = members[finding.instance], member.description.host == host,
                 member.description.incarnation == finding.incarnation
             else { continue }
             examinedMembers += 1
-            let complaint = finding.isResponding ? nil : finding.reason
-            members[finding.instance]?.complaintEnd = now + limits.lease
-            guard complaint != member.complaint else { continue }
-            members[finding.instance]?.complaint = complaint
-            guard (complaint == nil) != (member.complaint == nil) else {
-                dirty.insert(finding.instance)
-                news = max(news, .readings)
-                continue
-            }
-            note(finding.instance)
-            actions.append(
-                .changed(
-                    finding.instance, judge(member, complaint: complaint).0,
-                    reason: complaint ?? "it answers again"))
+            actions += take(finding, faults, of: member, now: now)
         }
         return actions + conclude(now: now)
     }
 
-    func judge(_ member: Member, complaint: String?) -> (InstanceState, String) {
-        if let complaint { return (.down, complaint) }
+    private mutating func take(
+        _ finding: WorkerFinding, _ faults: DeviceFaults, of member: Member, now: MonotonicTime
+    ) -> [SchedulerAction] {
+        let instance = finding.instance
+        var new = member
+        let device = faults.worst(of: member.description)
+        new.complaint = finding.isResponding ? nil : finding.reason
+        if new.complaint == nil, let device, device.grade.isOut { new.complaint = device.text }
+        new.suspicion = finding.isSuspect ? finding.reason : nil
+        new.note = device.map { $0.grade.isOut ? "" : $0.text } ?? ""
+        new.complaintEnd = now + limits.lease
+        // Its host hears it well; only the way to here is broken.
+        if finding.isResponding, !finding.isSuspect, let since = member.detachedAt,
+            now - since < limits.detachedLimit
+        {
+            new.leaseEnd = max(new.leaseEnd, now + limits.lease)
+        }
+        members[instance] = new
+        let (before, after) = (judge(member), judge(new))
+        guard before.0 != after.0 else {
+            if before.1 != after.1 {
+                dirty.insert(instance)
+                news = max(news, .readings)
+            }
+            return []
+        }
+        note(instance)
+        let reason = after.1.isEmpty || after.0 == .serving ? "it answers again" : after.1
+        return [.changed(instance, after.0, reason: reason)]
+    }
+
+    func judge(_ member: Member) -> (InstanceState, String) {
+        if let complaint = member.complaint { return (.down, complaint) }
         if member.link == nil { return (.suspect, "its connection to the scheduler is lost") }
+        if let suspicion = member.suspicion { return (.suspect, suspicion) }
         if member.status.isDraining { return (.draining, "it is leaving") }
-        return (.serving, "")
+        return (.serving, member.note)
     }
 
     // MARK: Subscribers

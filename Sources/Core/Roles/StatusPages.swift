@@ -5,14 +5,16 @@ extension ClusterStatus {
     /// What one part may hold besides members: estimated bytes, and gateways.
     private static let maximumBytes = 512 << 10
     private static let maximumGateways = 1000
-    /// Members, reports and findings up to which everything fits in one message, whatever its
-    /// texts.
+    /// Members, reports and what is in them up to which everything fits in one message, whatever
+    /// its texts.
     private static let maximumWhole = 100
 
     /// The status in messages of a size that can be sent; the view of all but the last is partial.
     package func pages() -> [ClusterStatus] {
-        let findings = hosts.reduce(0) { $0 + $1.findings.count }
-        let items = view.members.count + view.groups.count + hosts.count + findings
+        let parts = hosts.reduce(0) {
+            $0 + $1.findings.count + $1.host.devices.count + $1.supervised.count
+        }
+        let items = view.members.count + view.groups.count + hosts.count + parts
         guard items > Self.maximumWhole || gateways.count > Self.maximumGateways else {
             return [self]
         }
@@ -62,10 +64,15 @@ extension ClusterStatus {
 extension HealthReport {
     /// An estimate that is not too low.
     fileprivate var wireBytes: Int {
-        let devices = host.devices.reduce(0) { $0 + 64 + $1.name.utf8.count }
+        let devices = host.devices.reduce(0) {
+            $0 + 128 + $1.id.utf8.count + $1.name.utf8.count + $1.reason.utf8.count
+        }
+        let supervised = supervised.reduce(0) {
+            $0 + 64 + $1.name.utf8.count + $1.reason.utf8.count
+        }
         let findings = findings.reduce(0) {
             $0 + 64 + $1.instance.name.utf8.count + $1.reason.utf8.count
         }
-        return 256 + host.host.utf8.count + devices + findings
+        return 256 + host.host.utf8.count + devices + findings + supervised
     }
 }

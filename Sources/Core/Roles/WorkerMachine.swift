@@ -26,7 +26,9 @@ package struct WorkerMachine: Sendable {
     var decode: DecodeMachine
     var room: KVRoom
     private var sequences: UInt64 = 0
-    private var isDraining = false
+    /// The health-agent's test that runs now; only while there is no work.
+    var canary: OpenCanary?
+    private(set) var isDraining = false
     private var hasDrained = false
 
     package init(
@@ -51,6 +53,7 @@ package struct WorkerMachine: Sendable {
         var status = InstanceStatus()
         status.freePrefillSlots = prefill.isClosed ? 0 : max(0, prefill.freeSlots)
         status.runningSequences = decode.runningSequences
+        status.computingPrompts = prefill.computingPrompts
         status.freeKVBytes = role.takesSequences ? decode.freeKVBytes : 0
         status.reservedKVBytes = decode.reservedKVBytes
         status.engineSteps = progress.steps
@@ -94,6 +97,7 @@ package struct WorkerMachine: Sendable {
                 $0.prefill.cancel(cancel.attempt, room: &$0.room)
                     + $0.decode.cancel(cancel.attempt)
             }
+        case .canary(let canary): return begin(canary, from: link)
         default:
             return []
         }
@@ -138,14 +142,15 @@ package struct WorkerMachine: Sendable {
         }
         // The same prompt may be computed here already: its KV takes room once.
         let attempt = reserve.terms.attempt
-        decode.otherTokens = prefill.engineTokens - prefill.engineTokens(of: attempt)
+        let computedTokens = prefill.engineTokens(of: attempt)
+        decode.otherTokens = prefill.engineTokens - computedTokens
         let hadReservation = decode.reservations[attempt] != nil
         defer {
             if !hadReservation, decode.reservations[attempt] != nil { prefill.covered(attempt) }
         }
         return decode.reserve(
             reserve, tokens: tokens, from: link, sequence: nextSequence(), secret: secret,
-            room: &room, now: now)
+            isComputedHere: computedTokens > 0, room: &room, now: now)
     }
 
     /// Lets the decode side go on with prompts that were computed here.
@@ -180,7 +185,7 @@ package struct WorkerMachine: Sendable {
     package mutating func engine(
         _ event: EngineEvent, now: MonotonicTime
     ) -> [WorkerAction] {
-        follow { $0.happened(event, now: now) }
+        follow { $0.canaryHappened(event) ?? $0.happened(event, now: now) }
     }
 
     private mutating func happened(_ event: EngineEvent, now: MonotonicTime) -> [WorkerAction] {
@@ -288,7 +293,10 @@ package struct WorkerMachine: Sendable {
     package var landedKVBytes: Int { decode.landedBytes }
     package var keptKVTokens: Int { room.keptTokens }
     /// Tokens of KV that running prompts and sequences may take.
-    package var promisedKVTokens: Int { prefill.engineTokens + decode.reservedTokens }
+    package var promisedKVTokens: Int {
+        prefill.engineTokens + decode.reservedTokens
+            + (canary == nil ? 0 : OpenCanary.neededTokens)
+    }
     package var keptSequences: Int { room.kept.count }
 
     // MARK: Time and leaving
@@ -309,7 +317,8 @@ package struct WorkerMachine: Sendable {
         closeSides()
         // Nothing is in the engine that could be cancelled.
         _ = room.close()
-        return prefill.engineLost(error, room: &room) + decode.engineLost(error)
+        return endCanary(.failed, reason: "the engine is lost: \(error)")
+            + prefill.engineLost(error, room: &room) + decode.engineLost(error)
     }
 
     /// Handles an event and what follows for both sides: freed room, an assignment, the end.
@@ -319,6 +328,8 @@ package struct WorkerMachine: Sendable {
         let (prompts, reserved) = (prefill.engineTokens, decode.reservedTokens)
         var actions = event(&self)
         if prefill.hasStaying { actions += takeOver() }
+        // Work goes first: its commands follow those that end the test.
+        if !isIdle || isDraining { actions = endCanary(.busy) + actions }
         closeSides()
         prefill.uncover { decode.reservations[$0] == nil }
         prefill.otherTokens = decode.reservedTokens
@@ -342,7 +353,7 @@ package struct WorkerMachine: Sendable {
         decode.isClosed = !takes(\.takesSequences)
     }
 
-    private mutating func nextSequence() -> SequenceID {
+    mutating func nextSequence() -> SequenceID {
         sequences += 1
         return SequenceID(sequences)
     }

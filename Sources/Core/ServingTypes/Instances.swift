@@ -127,6 +127,8 @@ package struct InstanceDescription: Hashable, Sendable {
     package var scenario: String
     /// The model file it has loaded, as a path on its host.
     package var modelPath: String
+    /// The devices it computes on, by `DeviceReading.id`; empty: the host's processors.
+    package var devices: [String] = []
 
     package init(
         instance: InstanceID, role: Role, incarnation: UInt64, host: String,
@@ -159,6 +161,8 @@ package struct InstanceDescription: Hashable, Sendable {
 package struct InstanceStatus: Hashable, Sendable {
     package var freePrefillSlots = 0
     package var runningSequences = 0
+    /// Prompts that its engine computes.
+    package var computingPrompts = 0
     package var freeKVBytes = 0
     /// KV bytes held for requests whose transfer or decode has not ended.
     package var reservedKVBytes = 0
@@ -187,9 +191,10 @@ package enum InstanceState: UInt8, Sendable, CaseIterable {
     case serving = 1
     /// Finishes its work and takes no more.
     case draining = 2
-    /// Its connection or heartbeat is gone, its lease has not ended yet.
+    /// Its connection is gone and its lease has not ended yet, or it missed some beats of its
+    /// health-agent: it gets no new work.
     case suspect = 3
-    /// A health-agent reports that it makes no progress.
+    /// A health-agent reports that it makes no progress, or that its device is out.
     case down = 4
 
     package var name: String {
@@ -207,7 +212,7 @@ package struct GroupMember: Hashable, Sendable {
     package var description: InstanceDescription
     package var state: InstanceState
     package var status: InstanceStatus
-    /// Why the state is not `serving`; empty otherwise.
+    /// Why the state is not `serving`, or what is wrong with its device though it serves.
     package var reason: String
     /// What gateways may use it for now; `spare` while its role changes.
     package var role: ServingRole
@@ -224,22 +229,6 @@ package struct GroupMember: Hashable, Sendable {
         self.state = state
         self.status = status
         self.reason = reason
-    }
-}
-
-/// One accelerator or processor of a host as its driver reports it.
-package struct DeviceReading: Hashable, Sendable {
-    package var name: String
-    /// `CPU`, `GPU` or `NPU`.
-    package var kind: String
-    package var totalMemoryBytes: UInt64
-    package var freeMemoryBytes: UInt64
-
-    package init(name: String, kind: String, totalMemoryBytes: UInt64, freeMemoryBytes: UInt64) {
-        self.name = name
-        self.kind = kind
-        self.totalMemoryBytes = totalMemoryBytes
-        self.freeMemoryBytes = freeMemoryBytes
     }
 }
 
@@ -272,7 +261,10 @@ package struct HostReading: Hashable, Sendable {
 package struct WorkerFinding: Hashable, Sendable {
     package var instance: InstanceID
     package var incarnation: UInt64
+    /// False once it counts as down.
     package var isResponding: Bool
+    /// It still counts as well, and gets no new work until it is clear.
+    package var isSuspect: Bool
     /// Milliseconds since the last answer or the last progress, whichever is older.
     package var silentMilliseconds: UInt64
     /// One sentence for people; empty if it is well.
@@ -280,11 +272,12 @@ package struct WorkerFinding: Hashable, Sendable {
 
     package init(
         instance: InstanceID, incarnation: UInt64, isResponding: Bool, silentMilliseconds: UInt64,
-        reason: String
+        reason: String, isSuspect: Bool = false
     ) {
         self.instance = instance
         self.incarnation = incarnation
         self.isResponding = isResponding
+        self.isSuspect = isSuspect
         self.silentMilliseconds = silentMilliseconds
         self.reason = reason
     }

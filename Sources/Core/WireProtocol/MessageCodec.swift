@@ -34,6 +34,7 @@ package enum MessageCodec {
             .prefillAccepted, .prefillRejected, .slotsOpen, .kvRoomOpen, .tokenBatch,
             .requestFailed, .cancelRequest, .placeKV:
             try unsafe request(reader)
+        case .canary, .canaryDone, .exit: try unsafe probe(reader)
         case .kvOffer, .kvGrant, .kvChunk, .kvEnd, .kvDone, .kvAbort, .kvMemory, .kvCredit,
             .kvResend:
             try unsafe transfer(reader)
@@ -133,6 +134,16 @@ package enum MessageCodec {
             .cancelRequest(try unsafe reader.form(pdserve__wire__cancel_request__unpack))
         case .placeKV: .placeKV(try unsafe reader.form(pdserve__wire__place_kv__unpack))
         default: preconditionFailure("not a message of a request")
+        }
+    }
+
+    private static func probe(_ reader: Reader) throws(WireError) -> ControlMessage {
+        switch unsafe reader.kind {
+        case .canary: .canary(try unsafe reader.form(pdserve__wire__canary__unpack))
+        case .canaryDone:
+            .canaryDone(try unsafe reader.form(pdserve__wire__canary_done__unpack))
+        case .exit: .exit(try unsafe reader.form(pdserve__wire__exit__unpack))
+        default: preconditionFailure("not a message of a probe")
         }
     }
 

@@ -53,6 +53,10 @@ package enum WireLimits {
     package static let gateways = 1024
     package static let devices = 256
     package static let findings = 1024
+    /// Worker processes that one agent keeps running.
+    package static let supervised = 256
+    /// Tokens of a canary.
+    package static let canaryTokens = 1024
     package static let batchTokens = 4096
     package static let alternatives = 64
     package static let logitBiases = 4096

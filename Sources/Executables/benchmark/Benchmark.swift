@@ -11,6 +11,6 @@ struct Benchmark: AsyncParsableCommand {
         subcommands: [
             ServeCommand.self, GatewayCommand.self, HandOffCommand.self, ShiftCommand.self,
             KVCommand.self, PoliciesCommand.self, SchedulerCommand.self, PlacementCommand.self,
-            ChaosCommand.self, KVReceiverCommand.self,
+            ChaosCommand.self, FailureCommand.self, KVReceiverCommand.self, StoreCommand.self,
         ])
 }

@@ -32,6 +32,9 @@ struct SchedulerCommand: AsyncParsableCommand {
     @Option(help: "Deaths of each kind; at most a quarter of the instances die of each.")
     var deaths = 50
 
+    @Flag(help: "The scheduler keeps its state in a file and finds it again.")
+    var keepState = false
+
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
@@ -50,11 +53,11 @@ struct SchedulerCommand: AsyncParsableCommand {
 
     func run() async throws {
         let cluster = BenchmarkRun.clusterSettings(modelPath: nil)
-        let measurement = ScaleMeasurement(
-            settings: ScaleMeasurement.Settings(
-                instances: instances, gateways: gateways, window: .seconds(seconds),
-                deaths: deaths, executables: cluster.executables, folder: cluster.folder),
-            progress: showProgress)
+        var settings = ScaleMeasurement.Settings(
+            instances: instances, gateways: gateways, window: .seconds(seconds),
+            deaths: deaths, executables: cluster.executables, folder: cluster.folder)
+        settings.keepsState = keepState
+        let measurement = ScaleMeasurement(settings: settings, progress: showProgress)
         let outcome = await withStopSignals { try await measurement.run() }
         try BenchmarkRun.conclude(outcome, report: measurement.report, json: common.json)
         try? FileManager.default.removeItem(at: cluster.folder)

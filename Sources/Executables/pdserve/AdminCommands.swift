@@ -24,7 +24,8 @@ struct AssignCommand: AsyncParsableCommand {
 struct ScaleCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "scale",
-        abstract: "Change the numbers of a scenario's workers until the scheduler ends.",
+        abstract:
+            "Change the numbers of a scenario's workers; a scheduler with a store keeps them.",
         discussion: "Each number may be 'auto': then the cluster file's rules apply again.")
 
     @Argument(help: "Name of the scenario, as 'pdserve status' shows it.")

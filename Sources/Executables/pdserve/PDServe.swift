@@ -10,7 +10,7 @@ struct PDServe: AsyncParsableCommand {
         version: Product.version,
         subcommands: [
             UpCommand.self, ChatCommand.self, StatusCommand.self, WantedCommand.self,
-            AssignCommand.self, ScaleCommand.self, UpgradeCommand.self, CertificatesCommand.self,
-            HealthcheckCommand.self, CheckCommand.self, KeyCommand.self,
+            AssignCommand.self, ScaleCommand.self, UpgradeCommand.self, EventsCommand.self,
+            CertificatesCommand.self, HealthcheckCommand.self, CheckCommand.self, KeyCommand.self,
         ])
 }

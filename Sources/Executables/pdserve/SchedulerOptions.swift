@@ -8,7 +8,7 @@ import WireProtocol
 
 /// How the commands for a running cluster find its scheduler.
 struct SchedulerOptions: ParsableArguments {
-    @Option(help: "Control address of the scheduler.")
+    @Option(help: "Control addresses of the schedulers, separated by commas; one of them leads.")
     var scheduler = "127.0.0.1:7400"
 
     @Option(help: "Folder with ca.pem, administrator.pem and administrator.key.")
@@ -18,10 +18,14 @@ struct SchedulerOptions: ParsableArguments {
     var cluster = "pdserve"
 
     func query() throws -> SchedulerQuery {
-        guard let address = NetworkAddress(scheduler) else {
-            throw ValidationError("'\(scheduler)' is not an address like 127.0.0.1:7400.")
+        let parts = scheduler.split(separator: ",", omittingEmptySubsequences: false)
+        let addresses = parts.compactMap { NetworkAddress(String($0)) }
+        guard addresses.count == parts.count else {
+            throw ValidationError(
+                "'\(scheduler)' is not an address like 127.0.0.1:7400, or several with commas.")
         }
-        return SchedulerQuery(scheduler: address, certificates: certificates, cluster: cluster)
+        return SchedulerQuery(
+            schedulers: addresses, certificates: certificates, cluster: cluster)
     }
 
     /// Asks for something, prints the answer, and ends with failure if it is refused.
@@ -40,9 +44,11 @@ struct SchedulerQuery {
     /// Time the scheduler has to answer.
     static let deadline: Duration = .seconds(10)
 
-    let scheduler: NetworkAddress
+    let schedulers: [NetworkAddress]
     let certificates: String
     let cluster: String
+
+    private var place: String { schedulers.map(\.description).joined(separator: ", ") }
 
     /// All it knows.
     func status() async throws -> ClusterStatus {
@@ -70,15 +76,23 @@ struct SchedulerQuery {
         let hello = Hello(
             cluster: cluster, role: .administrator, instance: name,
             incarnation: .random(in: 1 ... .max), productVersion: Product.version)
-        let client = try ControlClient(
-            address: scheduler, context: context, hello: hello,
-            expects: PeerExpectation(.scheduler), logger: Logger(label: "pdserve"))
+        // Standbys refuse, which is no news.
+        var logger = Logger(label: "pdserve")
+        logger.logLevel = schedulers.count > 1 ? .error : .warning
+        // All at once: one that hangs takes a connection and says nothing.
+        let clients = try schedulers.map { address in
+            try ControlClient(
+                address: address, context: context, hello: hello,
+                expects: PeerExpectation(.scheduler), logger: logger)
+        }
         let (messages, inbox) = AsyncStream.makeStream(of: ControlMessage.self)
         return try await withThrowingTaskGroup(of: Void.self) { group in
-            group.addTask {
-                await client.run(spread: .zero) { session in
-                    session.post(message)
-                    for try await frame in session.inbound { inbox.yield(frame.message) }
+            for client in clients {
+                group.addTask {
+                    await client.run(spread: .zero) { session in
+                        session.post(message)
+                        for try await frame in session.inbound { inbox.yield(frame.message) }
+                    }
                 }
             }
             group.addTask {
@@ -89,7 +103,7 @@ struct SchedulerQuery {
             for await message in messages {
                 if let answer = read(message) { return answer }
             }
-            throw ChatFailure(message: "no answer from \(scheduler) in \(Self.deadline)")
+            throw ChatFailure(message: "no answer from \(place) in \(Self.deadline)")
         }
     }
 }

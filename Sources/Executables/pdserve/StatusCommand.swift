@@ -41,7 +41,32 @@ struct StatusCommand: AsyncParsableCommand {
                     + "\(host.availableMemoryBytes >> 20) of "
                     + "\(host.totalMemoryBytes >> 20) MiB free"
             )
+            showDevices(host.devices)
+            showSupervised(report.supervised)
         }
+    }
+
+    private func showDevices(_ devices: [DeviceReading]) {
+        guard !devices.isEmpty else { return }
+        let rows = devices.map { device in
+            [
+                device.id, device.kind, device.name, device.grade.name,
+                "\(device.freeMemoryBytes >> 20)/\(device.totalMemoryBytes >> 20) MiB",
+                device.busyFraction > 0 ? "\(Int(device.busyFraction * 100)) %" : "-",
+                device.temperatureCelsius > 0 ? "\(Int(device.temperatureCelsius)) °C" : "-",
+                device.powerWatts > 0 ? "\(Int(device.powerWatts)) W" : "-", device.reason,
+            ]
+        }
+        let head = ["device", "kind", "name", "grade", "free", "busy", "heat", "power", "reason"]
+        print(table([head] + rows))
+    }
+
+    private func showSupervised(_ processes: [SupervisedProcess]) {
+        guard !processes.isEmpty else { return }
+        let rows = processes.map { process in
+            [process.name, process.state.name, "\(process.restarts)", process.reason]
+        }
+        print(table([["supervised", "state", "restarts", "last end"]] + rows))
     }
 
     private func showGroups(_ status: ClusterStatus) {

@@ -21,6 +21,9 @@ struct UpCommand: AsyncParsableCommand {
     @Option(help: "Number of decode-workers.")
     var decodeWorkers = 1
 
+    @Option(help: "Number of schedulers: one leads, the others stand by.")
+    var schedulers = 1
+
     @Option(help: "YAML file with the cluster's scenarios.")
     var clusterFile: String?
 
@@ -62,6 +65,7 @@ struct UpCommand: AsyncParsableCommand {
         settings.httpListen = http
         settings.prefillWorkers = prefillWorkers
         settings.decodeWorkers = decodeWorkers
+        settings.schedulers = max(1, schedulers)
         settings.clusterFile = clusterFile.map { URL(fileURLWithPath: $0).path }
         let workers = max(1, prefillWorkers + decodeWorkers)
         let share = max(1, ProcessInfo.processInfo.activeProcessorCount / workers)
@@ -72,8 +76,9 @@ struct UpCommand: AsyncParsableCommand {
 
     private func start(_ cluster: LocalCluster) async throws {
         write(
-            "starting scheduler, \(prefillWorkers) prefill-worker(s), \(decodeWorkers) "
-                + "decode-worker(s), health-agent and gateway; logs are in \(folder)/")
+            "starting \(max(1, schedulers)) scheduler(s), \(prefillWorkers) prefill-worker(s), "
+                + "\(decodeWorkers) decode-worker(s), health-agent and gateway; "
+                + "logs are in \(folder)/")
         try await cluster.start()
         try await cluster.waitUntilHealthy { address in
             let answer = try? await HTTPCall("GET", address, "/health").collect()
@@ -100,6 +105,13 @@ struct UpCommand: AsyncParsableCommand {
         while true {
             try await Task.sleep(for: .milliseconds(500))
             for process in cluster.all where !process.isRunning {
+                if schedulers > 1, process.role == .scheduler,
+                    let number = Int(process.name.drop { !$0.isNumber })
+                {
+                    write("\(process.name) has ended; it is started again")
+                    try await cluster.startScheduler(number: number)
+                    continue
+                }
                 throw LocalClusterError.exitedEarly(
                     name: process.name, status: process.exitStatus ?? 0, log: process.logTail())
             }

@@ -21,7 +21,8 @@ package struct GatewaySettings: Sendable {
     }
 
     package var common: CommonSettings
-    package var scheduler: NetworkAddress
+    package var schedulers: [NetworkAddress]
+    package var stateFolder: String?
     package var httpListen: NetworkAddress
     package var engine: Engine
     package var modelPath: String?
@@ -34,9 +35,11 @@ package struct GatewaySettings: Sendable {
     package init(_ reader: inout SettingsReader) throws(SettingsError) {
         common = try CommonSettings(
             &reader, role: .gateway)
-        scheduler = try reader.address(
-            "scheduler", default: NetworkAddress(host: "127.0.0.1", port: 7400),
-            "Control address of the scheduler.")
+        schedulers = try reader.schedulers()
+        stateFolder = try reader.optionalText(
+            "state-folder",
+            "Folder for the last view, by which gateways that start serve while no scheduler can "
+                + "be reached; gateways of one host may share it.")
         httpListen = try reader.address(
             "http-listen", default: NetworkAddress(host: "127.0.0.1", port: 8080),
             "Address for clients.")
@@ -76,15 +79,22 @@ package enum GatewayMain {
         let vocabularies = VocabularyBook(
             own: own, ownPath: settings.modelPath, logger: logger
         ) { path in try speaker(settings, path: path) }
-        let scheduler = try identity.client(
-            of: PeerExpectation(.scheduler), at: settings.scheduler, logger: logger)
+        let scheduler = try identity.schedulerClient(at: settings.schedulers, logger: logger)
         let links = identity.links(logger: logger)
         GatewayMetrics.describe(in: runtime.metrics)
         let access = AccessControl(isEncrypted: settings.httpsCertificate != nil, logger: logger)
         let gateway = GatewayService(
             scheduler: scheduler, links: links, limits: settings.limits,
             seed: .random(in: 0 ... .max), drainDeadline: runtime.settings.shutdownLimit,
-            access: access, vocabularies: vocabularies, logger: logger)
+            access: access, vocabularies: vocabularies,
+            viewFile: settings.stateFolder.map {
+                ViewFile(folder: $0, cluster: common.cluster, logger: logger)
+            }, logger: logger)
+        runtime.metrics.observe(
+            "gateway_view_epoch",
+            "Epoch of the group view: which scheduler's word this gateway follows; 0: none, or a "
+                + "view that was kept."
+        ) { Double(gateway.viewEpoch) }
         let completions = CompletionService(gateway: gateway)
         var routes = HTTPRoutes()
         completions.addRoutes(to: &routes)

@@ -59,6 +59,7 @@ package final class GatewayService: Service {
         /// By the request of the answer's first choice.
         var answers: [RequestID: Answer] = [:]
         var views = ViewReader(tellsReadings: true)
+        var rules: ServingTypes.ClusterRules?
         var reportedAt = ProcessClock.now()
         var modelContexts: [String: Int] = [:]
     }
@@ -66,6 +67,7 @@ package final class GatewayService: Service {
     private let scheduler: ControlClient
     private let links: LinkSet
     private let drainDeadline: Duration
+    private let viewFile: ViewFile?
     private let logger: Logger
     private let state: Mutex<State>
     let access: AccessControl
@@ -77,8 +79,9 @@ package final class GatewayService: Service {
     package init(
         scheduler: ControlClient, links: LinkSet, limits: GatewayLimits, seed: UInt64,
         drainDeadline: Duration, access: AccessControl, vocabularies: VocabularyBook,
-        logger: Logger
+        viewFile: ViewFile? = nil, logger: Logger
     ) {
+        self.viewFile = viewFile
         self.access = access
         self.vocabularies = vocabularies
         self.scheduler = scheduler
@@ -87,6 +90,7 @@ package final class GatewayService: Service {
         self.logger = logger
         state = Mutex(State(machine: GatewayMachine(limits: limits, seed: seed)))
         vocabulariesChanged()
+        if let content = viewFile?.read() { begin(with: content) }
     }
 
     /// Nil if requests can be served now, otherwise why not.
@@ -97,6 +101,9 @@ package final class GatewayService: Service {
                 ? nil : "no pair of a prefill-worker and a decode-worker is connected"
         }
     }
+
+    /// 0: no scheduler has sent a view yet.
+    package var viewEpoch: UInt64 { state.withLock { $0.views.view?.epoch ?? 0 } }
 
     package var requestCount: Int { state.withLock { $0.machine.requestCount } }
 
@@ -211,6 +218,7 @@ package final class GatewayService: Service {
                     try await self.links.run { try await self.serve($0, instance: $1) }
                 }
                 group.addTask { try await self.tick() }
+                if let viewFile { group.addTask { try await self.keepView(in: viewFile) } }
                 group.addTask {
                     for await path in self.vocabularies.wanted {
                         await self.vocabularies.fetch(path)
@@ -279,9 +287,7 @@ package final class GatewayService: Service {
 
     private func hear(_ message: ControlMessage, _ session: ControlSession) {
         switch message {
-        case .clusterRules(let rules):
-            guard let spec = access.follow(rules) else { return }
-            handle { $0.rulesChanged(spec, now: ProcessClock.now()) }
+        case .clusterRules(let rules): follow(rules)
         case .groupView(let page):
             state.withLock { state in
                 if let view = state.views.received(page) { adopt(view, &state) }
@@ -303,6 +309,30 @@ package final class GatewayService: Service {
             logger.notice("a change of the view is missing; the whole view is asked for")
             session.post(.subscribe(Subscribe()))
         default: break
+        }
+    }
+
+    private func follow(_ rules: ServingTypes.ClusterRules) {
+        guard let spec = access.follow(rules) else { return }
+        state.withLock { $0.rules = rules }
+        handle { $0.rulesChanged(spec, now: ProcessClock.now()) }
+    }
+
+    /// Serves by what was kept, until a scheduler says otherwise.
+    private func begin(with content: ViewFile.Content) {
+        if let rules = content.rules { follow(rules) }
+        state.withLock { state in
+            if let view = state.views.received(content.view) { adopt(view, &state) }
+        }
+    }
+
+    private func keepView(in file: ViewFile) async throws {
+        var file = file
+        try await repeatedly(every: ViewFile.interval) {
+            let (view, rules) = state.withLock { ($0.views.view, $0.rules) }
+            // What was read from the file says nothing new.
+            guard let view, view.epoch > 0 else { return }
+            file.keep(ViewFile.Content(view: view, rules: rules))
         }
     }
 

@@ -17,19 +17,27 @@ package final class HealthService: Service {
         var workers: [InstanceID: ControlSession] = [:]
         var scheduler: ControlSession?
         var probe: HostProbe
+        var metrics = HealthMetrics()
     }
 
     private let scheduler: ControlClient
     private let links: LinkSet
     private let host: String
+    private let probes: [ProbeThread]
+    private let supervisor: Supervisor?
     private let logger: Logger
     private let state: Mutex<State>
 
-    /// - Parameter links: makes the connections to workers.
+    /// - Parameters:
+    ///   - links: makes the connections to workers.
+    ///   - supervisor: keeps workers of this host running; nil if others do.
     package init(
-        scheduler: ControlClient, links: LinkSet, probe: sending HostProbe, host: String,
+        scheduler: ControlClient, links: LinkSet, probe: sending HostProbe,
+        probes: [ProbeThread], supervisor: Supervisor?, host: String,
         limits: HealthLimits = HealthLimits(), logger: Logger
     ) {
+        self.probes = probes
+        self.supervisor = supervisor
         self.scheduler = scheduler
         self.links = links
         self.host = host
@@ -51,12 +59,19 @@ package final class HealthService: Service {
                 try await self.links.run { try await self.watch($0, instance: $1) }
             }
             group.addTask {
-                try await repeatedly(every: .milliseconds(100)) {
-                    self.handle { $0.tick(now: ProcessClock.now()) }
-                }
+                try await repeatedly(every: .milliseconds(100)) { self.tick() }
             }
             try await group.next()
             group.cancelAll()
+        }
+    }
+
+    private func tick() {
+        let reports = probes.compactMap(\.report)
+        handle { machine in
+            let now = ProcessClock.now()
+            for report in reports { machine.probed(report, now: now) }
+            return machine.tick(now: now)
         }
     }
 
@@ -110,8 +125,14 @@ package final class HealthService: Service {
             }
         }
         for try await frame in session.inbound {
-            guard case .pong(let pong) = frame.message else { continue }
-            state.withLock { $0.machine.answered(instance, pong, now: ProcessClock.now()) }
+            let now = ProcessClock.now()
+            switch frame.message {
+            case .pong(let pong):
+                state.withLock { $0.machine.answered(instance, pong, now: now) }
+            case .canaryDone(let done):
+                handle { $0.canaryDone(instance, done, now: now) }
+            default: continue
+            }
         }
     }
 
@@ -130,17 +151,58 @@ package final class HealthService: Service {
             links.remove(instance)
         case .ping(let instance, let ping):
             state.workers[instance]?.post(.ping(ping))
-        case .report(let findings):
-            for finding in findings where !finding.isResponding {
-                logger.warning(
-                    "a worker is not well",
-                    metadata: [
-                        "worker": "\(finding.instance)", "reason": "\(finding.reason)",
-                    ])
-            }
-            guard let scheduler = state.scheduler else { return }
-            let report = HealthReport(host: state.probe.read(), findings: findings)
-            scheduler.post(.healthReport(report))
+        case .canary(let instance, let canary):
+            state.workers[instance]?.post(.canary(canary))
+        case .canaryEnded(let instance, let end):
+            HealthMetrics.canary(end)
+            logger.debug(
+                "a canary has ended", metadata: ["worker": "\(instance)", "outcome": "\(end)"])
+        case .judged(let finding): log(finding)
+        case .end(let instance, let reason, let isSilent):
+            endWorker(instance, reason, isSilent: isSilent, state)
+        case .report(let findings): report(findings, &state)
         }
+    }
+
+    private func report(_ findings: [WorkerFinding], _ state: inout State) {
+        let devices = state.machine.devices
+        state.metrics.show(findings)
+        state.metrics.show(devices)
+        guard let scheduler = state.scheduler else { return }
+        let report = HealthReport(
+            host: state.probe.read(devices: devices), findings: findings,
+            supervised: supervisor?.report ?? [])
+        scheduler.post(.healthReport(report))
+    }
+
+    private func log(_ finding: WorkerFinding) {
+        guard finding.isSuspect || !finding.isResponding else {
+            logger.notice("a worker is well", metadata: ["worker": "\(finding.instance)"])
+            return
+        }
+        logger.warning(
+            "a worker is not well",
+            metadata: [
+                "worker": "\(finding.instance)", "reason": "\(finding.reason)",
+                "state": finding.isSuspect ? "suspect" : "down",
+            ])
+    }
+
+    /// Has a hung worker started again: by this agent, or by whoever runs its container.
+    private func endWorker(
+        _ instance: InstanceID, _ reason: String, isSilent: Bool, _ state: borrowing State
+    ) {
+        if supervisor?.end(instance.name, reason: reason) == true { return }
+        guard !isSilent, let session = state.workers[instance] else {
+            logger.error(
+                "a hung worker can't be ended from here; restart it",
+                metadata: ["worker": "\(instance)", "reason": "\(reason)"])
+            return
+        }
+        logger.error(
+            "a hung worker is told to exit",
+            metadata: ["worker": "\(instance)", "reason": "\(reason)"])
+        HealthMetrics.toldToExit()
+        session.post(.exit(Exit(reason: reason)))
     }
 }

@@ -15,6 +15,7 @@ package struct SchedulerSettings: Sendable {
     package var common: CommonSettings
     package var listen: NetworkAddress
     package var clusterFile: String?
+    package var store: StoreSettings
     package var limits = SchedulerLimits()
 
     package init(_ reader: inout SettingsReader) throws(SettingsError) {
@@ -29,6 +30,7 @@ package struct SchedulerSettings: Sendable {
         clusterFile = try reader.optionalText(
             "cluster-file",
             "YAML file with the cluster's scenarios; it is read again when it changes.")
+        store = try StoreSettings(&reader, cluster: common.cluster)
         limits.groups.window = try reader.duration(
             "ratio-window", default: limits.groups.window, in: .seconds(2) ... .seconds(600),
             "Time over which traffic is measured to choose between prefill and decode.")
@@ -51,36 +53,26 @@ package enum SchedulerMain {
         var rules = settings.clusterFile.map { ClusterRulesFile(path: $0) }
         let content = try rules?.read()
         let identity = try common.identify(incarnation: .random(in: 1 ... .max))
-        let connections = connectionLimit(settings.limits, logger)
-        let listener = try ControlListener(
-            address: settings.listen, context: identity.context, hello: identity.hello,
-            allowedRoles: [
-                .gateway, .prefillWorker, .decodeWorker, .healthAgent, .administrator,
-            ], connectionLimit: connections, logger: logger)
-        let control = try await listener.start()
         SchedulerMetrics.describe(in: runtime.metrics)
-        // Rises with each start, as long as the host's clock does not go back.
-        let epoch = UInt64(max(1, Date().timeIntervalSince1970 * 1000))
-        let scheduler = SchedulerService(
-            listener: listener, limits: settings.limits, epoch: epoch, rules: rules,
-            logger: logger)
+        StoreLink.describe(in: runtime.metrics)
+        let office = try await SchedulerOffice(
+            settings, identity: identity, connections: connectionLimit(settings.limits, logger),
+            store: try settings.store.open(logger), file: rules, content: content, logger: logger)
         runtime.metrics.observe(
             "scheduler_examined_members",
             "Members looked at since the start: what the scheduler's work grows with."
-        ) { Double(scheduler.examinedMembers) }
-        if let content { scheduler.apply(content) }
+        ) { Double(office.scheduler?.examinedMembers ?? 0) }
+        runtime.metrics.observe(
+            "scheduler_awaited_workers",
+            "Workers of an earlier scheduler that have not come back yet."
+        ) { Double(office.scheduler?.awaitedWorkers ?? 0) }
         var routes = HTTPRoutes()
-        routes.add("GET", "/wanted") { _ in try WantedReport(scheduler.wanted).reply() }
-        let admin = Administration(common, runtime, routes: routes) { nil }
-        logger.notice(
-            "the scheduler is ready",
-            metadata: [
-                "control": "\(control)", "scenarios": "\(content?.spec.scenarios.count ?? 1)",
-            ])
-        return [
-            scheduler, admin.endpoint,
-            Announcer(common, control: control, admin: admin.endpoint),
-        ]
+        routes.add("GET", "/wanted") { _ in
+            try WantedReport(office.scheduler?.wanted ?? []).reply()
+        }
+        let admin = Administration(common, runtime, routes: routes) { office.health }
+        office.announce(with: admin.endpoint)
+        return [office, admin.endpoint]
     }
 
     /// Files kept free for what is no control connection.

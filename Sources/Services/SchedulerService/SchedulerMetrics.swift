@@ -107,3 +107,17 @@ enum DecisionKind: String, CaseIterable {
         self = isRole ? .role : words.first { action.contains($0.0) }?.1 ?? .other
     }
 }
+
+extension Decision {
+    var eventKind: ClusterEvent.Kind {
+        if reason.hasPrefix("a spare takes the place of ") { return .substitution }
+        return switch DecisionKind(action) {
+        case .role: .role
+        case .group: .group
+        case .upgrade: .upgrade
+        case .numbers: .numbers
+        case .delay: .delay
+        case .other: .other
+        }
+    }
+}

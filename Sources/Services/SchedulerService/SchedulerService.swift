@@ -1,21 +1,22 @@
 import ClusterRules
+import ClusterStore
 import Foundation
 import Grouping
-package import Logging
-package import Roles
+import Logging
+import Roles
 import ServiceLifecycle
 import ServiceRuntime
 import ServiceStart
-package import ServingTypes
+import ServingTypes
 import Synchronization
-package import Transport
+import Transport
 import WireProtocol
 
-/// The scheduler's shell: carries the machine's actions out and feeds it what happens.
+/// The scheduler's shell for one term: carries the machine's actions out and feeds it what happens.
 ///
 /// Every action is a non-blocking hand-over, so the lock is held for microseconds and orders both
 /// the decisions and what follows from them.
-package final class SchedulerService: Service {
+final class SchedulerService: Sendable {
     private struct State {
         var machine: SchedulerMachine
         var sessions: [LinkID: ControlSession] = [:]
@@ -26,16 +27,22 @@ package final class SchedulerService: Service {
 
     private let listener: ControlListener
     private let rules: ClusterRulesFile?
+    private let events: EventLog
+    private let store: StoreLink?
     private let logger: Logger
     private let state: Mutex<State>
 
-    /// - Parameter rules: the cluster file, which has been read once; nil if there is none.
-    package init(
-        listener: ControlListener, limits: SchedulerLimits = SchedulerLimits(), epoch: UInt64,
-        rules: ClusterRulesFile? = nil, logger: Logger
+    /// - Parameters:
+    ///   - rules: the cluster file, which has been read once; nil if there is none.
+    ///   - store: what outlives this term; nil if nothing does.
+    init(
+        listener: ControlListener, limits: SchedulerLimits, epoch: UInt64,
+        rules: ClusterRulesFile?, events: EventLog, store: StoreLink?, logger: Logger
     ) {
         self.listener = listener
         self.rules = rules
+        self.events = events
+        self.store = store
         self.logger = logger
         state = Mutex(
             State(
@@ -43,21 +50,26 @@ package final class SchedulerService: Service {
     }
 
     /// Members looked at since the start.
-    package var examinedMembers: Int { state.withLock { $0.machine.examinedMembers } }
+    var examinedMembers: Int { state.withLock { $0.machine.examinedMembers } }
 
     /// How many workers each scenario has and should have.
-    package var wanted: [WantedInstances] { state.withLock { $0.wanted } }
+    var wanted: [WantedInstances] { state.withLock { $0.wanted } }
 
-    package func run() async throws {
-        try await untilShutdown { try await self.serve() }
+    /// Workers of an earlier scheduler that have not come back yet.
+    var awaitedWorkers: Int { state.withLock { $0.machine.awaitedWorkers } }
+
+    /// Takes over what an earlier scheduler saved; called before anything else.
+    func restore(_ records: [SavedKey: SavedRecord]) {
+        state.withLock { $0.machine.restore(records, now: ProcessClock.now()) }
     }
 
     /// Makes a cluster file's rules the cluster's.
-    package func apply(_ content: ClusterRulesFile.Content) {
+    func apply(_ content: ClusterRulesFile.Content) {
         handle { $0.rulesChanged(content.spec, text: content.text, now: ProcessClock.now()) }
     }
 
-    private func serve() async throws {
+    /// Returns only by cancellation, or with what is wrong.
+    func serve() async throws {
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { try await self.listener.run { await self.serve($0) } }
             group.addTask {
@@ -81,10 +93,13 @@ package final class SchedulerService: Service {
         do throws(ClusterRulesError) {
             guard let content = try rules.readIfChanged() else { return }
             apply(content)
+            store?.noteRules(content.text)
             let scenarios = content.spec.scenarios.map(\.name).joined(separator: " ")
             logger.notice("the cluster file was read", metadata: ["scenarios": "\(scenarios)"])
+            events.add(.rules, rules.path, "was read; scenarios: \(scenarios)")
         } catch {
             state.withLock { $0.metrics.wrongFile() }
+            events.add(.rules, rules.path, "can't be used: \(error)")
             logger.error(
                 "a new cluster file can't be used, the rules before it stay",
                 metadata: ["reason": "\(error)"])
@@ -110,6 +125,10 @@ package final class SchedulerService: Service {
         }
         do {
             for try await frame in session.inbound {
+                if case .adminRequest(let request) = frame.message, request.command == "events" {
+                    session.post(.adminReply(events.answer(request)))
+                    continue
+                }
                 handle {
                     $0.received(
                         frame.message, from: session.peer, on: link, now: ProcessClock.now())
@@ -124,8 +143,10 @@ package final class SchedulerService: Service {
         state.withLock { _ = $0.sessions.removeValue(forKey: link) }
     }
 
+    /// Does nothing any more once another may lead.
     private func handle(_ event: (inout SchedulerMachine) -> [SchedulerAction]) {
         state.withLock { state in
+            guard store?.term.isCurrent ?? true else { return }
             for action in event(&state.machine) { perform(action, &state) }
         }
     }
@@ -158,8 +179,13 @@ package final class SchedulerService: Service {
         case .decided(let decision):
             state.metrics.count(decision)
             log(decision)
+            events.add(
+                decision.eventKind, decision.scenario, "\(decision.action): \(decision.reason)")
         case .commanded(let person, let request, let reply): log(request, reply, by: person)
+        case .save(let changes): store?.save(changes)
         case .changed(let instance, let newState, let reason):
+            events.add(
+                .membership, instance.name, "\(newState?.name ?? "gone"): \(reason)")
             logger.notice(
                 "a worker changed its state",
                 metadata: [
@@ -192,6 +218,10 @@ package final class SchedulerService: Service {
 
     private func log(_ request: AdminRequest, _ reply: AdminReply, by person: InstanceID) {
         let arguments = request.arguments.map { "\($0.name)=\($0.value)" }
+        let words = ([request.command] + arguments).joined(separator: " ")
+        events.add(
+            .administration, person.name,
+            "\(words): \(reply.isAccepted ? "done" : "refused"): \(reply.text)")
         logger.notice(
             "a person asked for something",
             metadata: [

@@ -37,8 +37,7 @@ package enum WorkerMain {
         let bulkAddress = try bulk.start { relay.serve($0, logger: logger) }
         let description = description(
             settings, engineFacts, hello: hello, control: control, bulk: bulkAddress)
-        let scheduler = try identity.client(
-            of: PeerExpectation(.scheduler), at: settings.scheduler, logger: logger)
+        let scheduler = try identity.schedulerClient(at: settings.schedulers, logger: logger)
         let worker = WorkerService(
             description: description, limits: limits(settings, engineFacts), engine: engine,
             relay: relay, listener: listener, scheduler: scheduler, bulk: bulk,
@@ -50,6 +49,8 @@ package enum WorkerMain {
                 usesLocalMemory: settings.transfers.localDirectory != nil),
             drainDeadline: runtime.settings.shutdownLimit,
             reload: reload(settings, runtime), logger: logger)
+        let guarded = GuardedWorker(
+            worker, settings: settings.watchdog, engine: engine, logger: logger)
         let admin = Administration(common, runtime) { worker.complaint }
         logger.notice(
             "the worker is ready",
@@ -58,7 +59,7 @@ package enum WorkerMain {
                 "control": "\(control)", "bulk": "\(bulkAddress)",
             ])
         return [
-            worker, admin.endpoint,
+            guarded, admin.endpoint,
             Announcer(common, control: control, bulk: bulkAddress, admin: admin.endpoint),
         ]
     }
@@ -189,7 +190,7 @@ package enum WorkerMain {
         _ settings: WorkerSettings, _ engine: EngineDescription, hello: Hello,
         control: NetworkAddress, bulk: NetworkAddress
     ) -> InstanceDescription {
-        return InstanceDescription(
+        var description = InstanceDescription(
             instance: hello.instance, role: settings.common.role,
             incarnation: hello.incarnation, host: settings.common.hostName,
             controlAddress: CommonSettings.reachable(control, advertised: settings.advertise),
@@ -201,5 +202,7 @@ package enum WorkerMain {
             decodeSequences: settings.work.decodeSequences, device: engine.device,
             initialRole: settings.work.role, scenario: settings.work.scenario,
             modelPath: settings.modelPath ?? "")
+        description.devices = settings.watchdog.devices
+        return description
     }
 }

@@ -21,6 +21,7 @@ package final class WorkerService: Service {
     struct State {
         var machine: WorkerMachine
         var gateways: [LinkID: ControlSession] = [:]
+        var agents: [LinkID: ControlSession] = [:]
         var scheduler: ControlSession?
         var links: UInt64 = 0
         /// Connections that bring KV.
@@ -49,6 +50,9 @@ package final class WorkerService: Service {
         maximumKeptBytes: WorkerTransferLimits.pooledBufferBytes)
     private let drainDeadline: Duration
     private let reload: ModelReload?
+    private let end: @Sendable (Int32) -> Void
+    /// Beats with each tick.
+    let pulse = Pulse()
     let logger: Logger
     let state: Mutex<State>
     let sender: KVSender
@@ -59,12 +63,15 @@ package final class WorkerService: Service {
     /// - Parameters:
     ///   - relay: the object whose `engineEvent` was given to the engine as its sink.
     ///   - reload: nil if its model never changes.
+    ///   - end: ends the process at once.
     package init(
         description: InstanceDescription, limits: WorkerLimits, engine: any InferenceEngine,
         relay: WorkerRelay, listener: ControlListener, scheduler: ControlClient,
         bulk: BulkListener, local: LocalListener?, sender: KVSender.Settings,
-        drainDeadline: Duration, reload: ModelReload? = nil, logger: Logger
+        drainDeadline: Duration, reload: ModelReload? = nil,
+        end: @escaping @Sendable (Int32) -> Void = { endAtOnce($0) }, logger: Logger
     ) {
+        self.end = end
         self.description = description
         self.engine = engine
         self.relay = relay
@@ -136,6 +143,7 @@ package final class WorkerService: Service {
         while true {
             try await Task.sleep(for: .milliseconds(100))
             let now = ProcessClock.now()
+            pulse.beat()
             handle { $0.tick(now: now) }
             for ended in sender.tick() { transferEnded(ended) }
             record(status, now: now)
@@ -168,6 +176,7 @@ package final class WorkerService: Service {
     }
 
     private func stop() async {
+        pulse.end()
         sender.shutdown()
         bulk.stop()
         local?.stop()
@@ -257,6 +266,7 @@ package final class WorkerService: Service {
             state.links += 1
             let link = LinkID(state.links)
             if session.peer.role == .gateway { state.gateways[link] = session }
+            if session.peer.role == .healthAgent { state.agents[link] = session }
             return link
         }
         do {
@@ -266,7 +276,10 @@ package final class WorkerService: Service {
                 "a connection ended",
                 metadata: ["peer": "\(session.peer)", "reason": "\(error)"])
         }
-        state.withLock { _ = $0.gateways.removeValue(forKey: link) }
+        state.withLock { state in
+            state.gateways[link] = nil
+            state.agents[link] = nil
+        }
         handle { $0.gatewayLost(link) }
     }
 
@@ -275,6 +288,7 @@ package final class WorkerService: Service {
             session.post(.pong(Pong(number: ping.number, status: status)))
             return
         }
+        if case .exit(let exit) = frame.message { return self.exit(exit, session.peer) }
         var tokens: [TokenID] = []
         if frame.message.kind.carriesPayload {
             do {
@@ -291,6 +305,14 @@ package final class WorkerService: Service {
                 frame.message, tokens: tokens, from: link, secret: secret,
                 now: ProcessClock.now())
         }
+    }
+
+    /// A hung engine can't be ended in order: what it computes is given up with the process.
+    private func exit(_ exit: Exit, _ agent: PeerIdentity) {
+        logger.critical(
+            "told to end at once",
+            metadata: ["agent": "\(agent)", "reason": "\(exit.reason)"])
+        end(ExitCode.hung.rawValue)
     }
 
     // MARK: Engine and transfers
@@ -345,7 +367,7 @@ package final class WorkerService: Service {
         switch action {
         case .send(let message, let link):
             if case .prefillAccepted(let accepted) = message { KVMetrics.accepted(accepted) }
-            state.gateways[link]?.post(message)
+            (state.gateways[link] ?? state.agents[link])?.post(message)
         case .broadcast(let message):
             for session in state.gateways.values { session.post(message) }
         case .run(let job): engine.submit(.run(job))

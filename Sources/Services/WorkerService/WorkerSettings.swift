@@ -35,7 +35,7 @@ package struct WorkerSettings: Sendable {
     }
 
     package var common: CommonSettings
-    package var scheduler: NetworkAddress
+    package var schedulers: [NetworkAddress]
     package var listen: NetworkAddress
     package var bulkListen: NetworkAddress
     package var advertise: String?
@@ -56,14 +56,13 @@ package struct WorkerSettings: Sendable {
     package var simulatedSpeed: Double
     package var simulatedKVBytes: Int
     package var transfers: TransferSettings
+    package var watchdog: WatchdogSettings
 
     package init(_ reader: inout SettingsReader, role: Role) throws(SettingsError) {
         let port = role == .prefillWorker ? 7410 : 7420
         common = try CommonSettings(
             &reader, role: role, adminListen: NetworkAddress(host: "127.0.0.1", port: port + 1))
-        scheduler = try reader.address(
-            "scheduler", default: NetworkAddress(host: "127.0.0.1", port: 7400),
-            "Control address of the scheduler.")
+        schedulers = try reader.schedulers()
         listen = try reader.address(
             "listen", default: NetworkAddress(host: "127.0.0.1", port: port),
             "Address for control connections of gateways and health-agents.")
@@ -103,13 +102,13 @@ package struct WorkerSettings: Sendable {
         gpuLayers = try reader.integer(
             "gpu-layers", default: -1, in: -1...10_000, "Layers on the device; -1: all.")
         kvType = try reader.choice(
-            "kv-type", default: KVType.f16,
-            "Number type of the KV cache; the same on all workers.")
+            "kv-type", default: KVType.f16, "Number type of the KV cache; the same on all workers.")
         windowKV = try reader.choice(
             "window-kv", default: WindowKV.full,
             "What layers with a sliding window keep: 'full' all KV, so that kept prefixes can be "
                 + "shortened, 'window' what the window needs, which takes less memory.")
         transfers = try TransferSettings(&reader)
+        watchdog = try WatchdogSettings(&reader)
         simulatedSpeed = try reader.number(
             "simulated-speed", default: 1, in: 0...1_000_000,
             "How many times as fast as its device the simulated engine is; 0: takes no time.")

@@ -147,7 +147,11 @@ package struct ClusterPlan: Sendable, Hashable {
     var healthLimits: HealthLimits {
         var limits = HealthLimits()
         limits.probeInterval = .milliseconds(250)
+        limits.reportInterval = limits.probeInterval
         limits.silenceDeadline = .milliseconds(1000)
+        limits.downMisses = 3
+        // Tokens that are no request's would count as strays.
+        limits.canaryInterval = .zero
         limits.ownPause = .milliseconds(600)
         return limits
     }

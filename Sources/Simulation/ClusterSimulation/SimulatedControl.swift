@@ -63,7 +63,7 @@ final class SimulatedScheduler: SimulatedProcess {
                 guard let link = links.removeValue(forKey: id) else { continue }
                 link.close(by: self)
                 perform(machine.closed(id, now: now))
-            case .changed, .decided, .tookUp, .viewChanged, .commanded, .wanted: break
+            case .changed, .decided, .tookUp, .viewChanged, .commanded, .wanted, .save: break
             }
         }
     }
@@ -152,6 +152,8 @@ final class SimulatedAgent: SimulatedProcess {
             case .outOfStep: link.send(.subscribe(Subscribe(host: "host")), from: self)
             }
         case .pong(let pong): machine.answered(link.acceptor.name, pong, now: now)
+        case .canaryDone(let done):
+            perform(machine.canaryDone(link.acceptor.name, done, now: now))
         default: break
         }
     }
@@ -166,12 +168,15 @@ final class SimulatedAgent: SimulatedProcess {
                 watched.removeValue(forKey: instance)??.close(by: self)
             case .ping(let instance, let ping):
                 watched[instance]??.send(.ping(ping), from: self)
+            case .canary(let instance, let canary):
+                watched[instance]??.send(.canary(canary), from: self)
             case .report(let findings):
                 let host = HostReading(
                     host: "host", cores: 1, busyFraction: 0, loadAverage: 0, totalMemoryBytes: 1,
                     availableMemoryBytes: 1, devices: [])
                 scheduler?.send(
                     .healthReport(HealthReport(host: host, findings: findings)), from: self)
+            case .end, .judged, .canaryEnded: break
             }
         }
     }

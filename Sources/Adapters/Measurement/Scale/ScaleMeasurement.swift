@@ -16,6 +16,8 @@ package final class ScaleMeasurement: Sendable {
         package var deaths: Int
         package var executables: URL
         package var folder: URL
+        /// The scheduler has a store, and finds its state again after its restart.
+        package var keepsState = false
 
         package init(
             instances: [Int], gateways: Int, window: Duration, deaths: Int, executables: URL,
@@ -93,6 +95,10 @@ package final class ScaleMeasurement: Sendable {
         var clusterSettings = LocalCluster.Settings(
             executables: settings.executables, folder: folder, modelPath: nil)
         clusterSettings.cluster = "scale"
+        if settings.keepsState {
+            let store = folder.appending(path: "scheduler.sqlite").path
+            clusterSettings.arguments = [.scheduler: ["--store", "sqlite:\(store)"]]
+        }
         let certificates = folder.appending(path: "certificates").path
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         try DevelopmentCertificates.make(

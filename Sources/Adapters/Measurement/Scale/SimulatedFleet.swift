@@ -178,6 +178,15 @@ final class SimulatedFleet: Sendable {
         guard let register else { return }
         defer { state.withLock { $0.instances[number].session = nil } }
         session.post(.register(register))
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { try await session.keepAlive() }
+            group.addTask { try await self.follow(session, number) }
+            try await group.next()
+            group.cancelAll()
+        }
+    }
+
+    private func follow(_ session: ControlSession, _ number: Int) async throws {
         for try await frame in session.inbound {
             guard case .assign(let assign) = frame.message else { continue }
             let status = state.withLock { state in

@@ -204,6 +204,21 @@ extension SettingsReader {
             value ?? fallback, key, kind: kind, placeholder: NetworkAddress(host: "", port: 0))
     }
 
+    /// Several addresses, separated by commas.
+    package mutating func addresses(
+        _ key: String, default fallback: [NetworkAddress], _ help: String
+    ) throws(SettingsError) -> [NetworkAddress] {
+        let kind = "addresses such as 10.0.0.1:7400,10.0.0.2:7400"
+        let shown = fallback.map(\.description).joined(separator: ",")
+        return try value(key, kind: kind, fallback: shown, help) { setting in
+            let parts = setting.text.split(separator: ",", omittingEmptySubsequences: false)
+            let addresses = parts.compactMap {
+                NetworkAddress(String($0.filter { $0 != " " }))
+            }
+            return addresses.count == parts.count ? addresses : nil
+        } ?? fallback
+    }
+
     /// Nil if the key is not set.
     package mutating func optionalAddress(
         _ key: String, _ help: String

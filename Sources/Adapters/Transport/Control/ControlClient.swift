@@ -4,9 +4,9 @@ internal import NIOPosix
 package import ServingTypes
 internal import Synchronization
 
-/// Keeps one control connection to one address.
+/// Keeps one control connection to one peer, which may be at one of several addresses.
 package struct ControlClient: Sendable {
-    private let address: NetworkAddress
+    private let addresses: [NetworkAddress]
     private let context: TLSContext
     private let policy: PeerPolicy
     private let limits: ControlHandler.Limits
@@ -27,15 +27,41 @@ package struct ControlClient: Sendable {
             logger: logger)
     }
 
+    /// - Parameter addresses: tried one after the other; one that is silent is left soon.
+    package init(
+        addresses: [NetworkAddress], context: TLSContext, hello: Hello, expects: PeerExpectation,
+        logger: Logger
+    ) throws(TransportError) {
+        precondition(!addresses.isEmpty, "a peer has an address")
+        var limits = ControlHandler.Limits()
+        if addresses.count > 1 {
+            limits.idle = TransportLimits.idleOfSeveral
+            limits.handshakeWait = TransportLimits.idleOfSeveral
+        }
+        try self.init(
+            addresses: addresses, context: context, hello: hello, expects: expects, accepts: nil,
+            limits: limits, logger: logger)
+    }
+
     init(
         address: NetworkAddress, context: TLSContext, hello: Hello, expects: PeerExpectation,
+        accepts: HelloCheck? = nil, limits: ControlHandler.Limits,
+        eventLoopGroup: any EventLoopGroup = .singletonMultiThreadedEventLoopGroup, logger: Logger
+    ) throws(TransportError) {
+        try self.init(
+            addresses: [address], context: context, hello: hello, expects: expects,
+            accepts: accepts, limits: limits, eventLoopGroup: eventLoopGroup, logger: logger)
+    }
+
+    private init(
+        addresses: [NetworkAddress], context: TLSContext, hello: Hello, expects: PeerExpectation,
         accepts: HelloCheck? = nil, limits: ControlHandler.Limits,
         eventLoopGroup: any EventLoopGroup = .singletonMultiThreadedEventLoopGroup, logger: Logger
     ) throws(TransportError) {
         policy = try PeerPolicy(
             context: context, hello: hello, roles: expects.roles, instance: expects.instance,
             accepts: accepts)
-        self.address = address
+        self.addresses = addresses
         self.context = context
         self.limits = limits
         self.logger = logger
@@ -47,46 +73,64 @@ package struct ControlClient: Sendable {
     /// The first connection waits for a part of `spread`, by chance. When the closure or the
     /// connection ends, it connects again after a pause that grows from `firstBackoff` to
     /// `longestBackoff`; after a refusal that only an operator can mend it waits
-    /// `permanentRefusalBackoff`. All pauses are shortened by chance.
+    /// `permanentRefusalBackoff`. All pauses are shortened by chance. Of several addresses each
+    /// attempt takes the next, with the short pause between them.
     package func run(
         spread: Duration = TransportLimits.firstConnectionSpread,
         onSession: @escaping @Sendable (ControlSession) async throws -> Void
     ) async {
         var backoff = Backoff()
-        var lastProblem: String?
+        var lastProblems: [NetworkAddress: String] = [:]
+        var attempts = 0
+        var areAllPermanent = true
         if spread > .zero { try? await Task.sleep(for: spread * .random(in: 0...1)) }
         while !Task.isCancelled {
             let start = ContinuousClock.now
+            let address = addresses[attempts % addresses.count]
             var problem: TransportError?
             do {
-                try await connectOnce(onSession)
+                try await connectOnce(to: address, onSession)
             } catch let error as TransportError {
                 problem = error
             } catch is CancellationError {
                 break
             } catch {
-                logger.info("Control session ended", metadata: metadata(error))
+                logger.info("Control session ended", metadata: metadata(error, address))
             }
+            attempts += 1
             if ContinuousClock.now - start >= TransportLimits.steadySession {
                 backoff = Backoff()
-                lastProblem = nil
+                lastProblems = [:]
             }
-            let pause = backoff.next(afterPermanentRefusal: problem?.isPermanent ?? false)
+            areAllPermanent = areAllPermanent && problem?.isPermanent ?? false
+            var pause = Backoff.betweenAddresses
+            if attempts.isMultiple(of: addresses.count) {
+                pause = backoff.next(afterPermanentRefusal: areAllPermanent)
+                areAllPermanent = true
+            }
             if let problem, !Task.isCancelled {
-                report(problem, isNew: problem.description != lastProblem, pause: pause)
-                lastProblem = problem.description
+                let isNew =
+                    lastProblems.updateValue(problem.description, forKey: address)
+                    != problem.description
+                report(problem, at: address, isNew: isNew, pause: pause)
             }
             try? await Task.sleep(for: pause)
         }
     }
 
-    /// Connects once, runs the closure and closes.
+    /// Connects once, to the first address, runs the closure and closes.
     ///
     /// - Throws: `TransportError` if there is no session, otherwise what the closure throws.
     package func connectOnce<Result: Sendable>(
         _ body: @Sendable (ControlSession) async throws -> Result
     ) async throws -> Result {
-        let session = try await connect()
+        try await connectOnce(to: addresses[0], body)
+    }
+
+    private func connectOnce<Result: Sendable>(
+        to address: NetworkAddress, _ body: @Sendable (ControlSession) async throws -> Result
+    ) async throws -> Result {
+        let session = try await connect(to: address)
         do {
             let result = try await body(session)
             await session.finish()
@@ -97,7 +141,7 @@ package struct ControlClient: Sendable {
         }
     }
 
-    private func connect() async throws -> ControlSession {
+    private func connect(to address: NetworkAddress) async throws -> ControlSession {
         let attempt = Attempt()
         return try await withTaskCancellationHandler {
             let greeted: EventLoopFuture<ControlSession>
@@ -133,14 +177,18 @@ package struct ControlClient: Sendable {
         }
     }
 
-    private func report(_ problem: TransportError, isNew: Bool, pause: Duration) {
-        let level: Logger.Level = !isNew ? .debug : problem.isPermanent ? .error : .warning
-        var metadata = metadata(problem)
+    private func report(
+        _ problem: TransportError, at address: NetworkAddress, isNew: Bool, pause: Duration
+    ) {
+        // Of several addresses those of standbys refuse all the time.
+        let usual: Logger.Level = addresses.count > 1 ? .info : .warning
+        let level: Logger.Level = !isNew ? .debug : problem.isPermanent ? .error : usual
+        var metadata = metadata(problem, address)
         metadata["retry_in"] = "\(pause)"
         logger.log(level: level, "Control connection failed", metadata: metadata)
     }
 
-    private func metadata(_ error: any Error) -> Logger.Metadata {
+    private func metadata(_ error: any Error, _ address: NetworkAddress) -> Logger.Metadata {
         ["address": "\(address)", "error": "\(error)"]
     }
 }
@@ -175,6 +223,11 @@ private final class Attempt: Sendable {
 /// same listener don't come back together.
 struct Backoff {
     private var longest = TransportLimits.firstBackoff
+
+    /// Within one round of several addresses.
+    static var betweenAddresses: Duration {
+        TransportLimits.firstBackoff * Double.random(in: 1 - TransportLimits.backoffJitter...1)
+    }
 
     mutating func next(afterPermanentRefusal isPermanent: Bool) -> Duration {
         let pause = isPermanent ? TransportLimits.permanentRefusalBackoff : longest

@@ -28,6 +28,7 @@ typedef struct Pdserve__Wire__Deregister Pdserve__Wire__Deregister;
 typedef struct Pdserve__Wire__Subscribe Pdserve__Wire__Subscribe;
 typedef struct Pdserve__Wire__DeviceReading Pdserve__Wire__DeviceReading;
 typedef struct Pdserve__Wire__WorkerFinding Pdserve__Wire__WorkerFinding;
+typedef struct Pdserve__Wire__SupervisedProcess Pdserve__Wire__SupervisedProcess;
 typedef struct Pdserve__Wire__HealthReport Pdserve__Wire__HealthReport;
 typedef struct Pdserve__Wire__ClusterStatusRequest Pdserve__Wire__ClusterStatusRequest;
 typedef struct Pdserve__Wire__WantedInstances Pdserve__Wire__WantedInstances;
@@ -40,6 +41,9 @@ typedef struct Pdserve__Wire__TrafficReport Pdserve__Wire__TrafficReport;
 typedef struct Pdserve__Wire__AdminArgument Pdserve__Wire__AdminArgument;
 typedef struct Pdserve__Wire__AdminRequest Pdserve__Wire__AdminRequest;
 typedef struct Pdserve__Wire__AdminReply Pdserve__Wire__AdminReply;
+typedef struct Pdserve__Wire__Canary Pdserve__Wire__Canary;
+typedef struct Pdserve__Wire__CanaryDone Pdserve__Wire__CanaryDone;
+typedef struct Pdserve__Wire__Exit Pdserve__Wire__Exit;
 
 
 /* --- enums --- */
@@ -80,6 +84,32 @@ typedef enum _Pdserve__Wire__InstanceState {
   PDSERVE__WIRE__INSTANCE_STATE__INSTANCE_STATE_DOWN = 4
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(PDSERVE__WIRE__INSTANCE_STATE)
 } Pdserve__Wire__InstanceState;
+/*
+ * How well a part of a host is.
+ */
+typedef enum _Pdserve__Wire__DeviceGrade {
+  PDSERVE__WIRE__DEVICE_GRADE__DEVICE_GRADE_UNSPECIFIED = 0,
+  PDSERVE__WIRE__DEVICE_GRADE__DEVICE_GRADE_OK = 1,
+  PDSERVE__WIRE__DEVICE_GRADE__DEVICE_GRADE_DEGRADED = 2,
+  PDSERVE__WIRE__DEVICE_GRADE__DEVICE_GRADE_FAILING = 3,
+  PDSERVE__WIRE__DEVICE_GRADE__DEVICE_GRADE_LOST = 4
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(PDSERVE__WIRE__DEVICE_GRADE)
+} Pdserve__Wire__DeviceGrade;
+typedef enum _Pdserve__Wire__SupervisedState {
+  PDSERVE__WIRE__SUPERVISED_STATE__SUPERVISED_STATE_UNSPECIFIED = 0,
+  PDSERVE__WIRE__SUPERVISED_STATE__SUPERVISED_STATE_RUNNING = 1,
+  PDSERVE__WIRE__SUPERVISED_STATE__SUPERVISED_STATE_WAITING = 2,
+  PDSERVE__WIRE__SUPERVISED_STATE__SUPERVISED_STATE_GIVEN_UP = 3,
+  PDSERVE__WIRE__SUPERVISED_STATE__SUPERVISED_STATE_STOPPED = 4
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(PDSERVE__WIRE__SUPERVISED_STATE)
+} Pdserve__Wire__SupervisedState;
+typedef enum _Pdserve__Wire__CanaryOutcome {
+  PDSERVE__WIRE__CANARY_OUTCOME__CANARY_OUTCOME_UNSPECIFIED = 0,
+  PDSERVE__WIRE__CANARY_OUTCOME__CANARY_OUTCOME_GENERATED = 1,
+  PDSERVE__WIRE__CANARY_OUTCOME__CANARY_OUTCOME_BUSY = 2,
+  PDSERVE__WIRE__CANARY_OUTCOME__CANARY_OUTCOME_FAILED = 3
+    PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(PDSERVE__WIRE__CANARY_OUTCOME)
+} Pdserve__Wire__CanaryOutcome;
 
 /* --- messages --- */
 
@@ -108,10 +138,15 @@ struct  Pdserve__Wire__InstanceDescription
   Pdserve__Wire__ServingRole initial_role;
   ProtobufCBinaryData scenario;
   ProtobufCBinaryData model_path;
+  /*
+   * Ids of its devices; none: the host's processors.
+   */
+  size_t n_devices;
+  ProtobufCBinaryData *devices;
 };
 #define PDSERVE__WIRE__INSTANCE_DESCRIPTION__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__instance_description__descriptor) \
-    , {0,NULL}, PDSERVE__WIRE__ROLE__ROLE_UNSPECIFIED, 0, {0,NULL}, {0,NULL}, 0, {0,NULL}, 0, {0,NULL}, {0,NULL}, 0, 0, 0, 0, 0, {0,NULL}, PDSERVE__WIRE__SERVING_ROLE__SERVING_ROLE_UNSPECIFIED, {0,NULL}, {0,NULL} }
+    , {0,NULL}, PDSERVE__WIRE__ROLE__ROLE_UNSPECIFIED, 0, {0,NULL}, {0,NULL}, 0, {0,NULL}, 0, {0,NULL}, {0,NULL}, 0, 0, 0, 0, 0, {0,NULL}, PDSERVE__WIRE__SERVING_ROLE__SERVING_ROLE_UNSPECIFIED, {0,NULL}, {0,NULL}, 0,NULL }
 
 
 struct  Pdserve__Wire__InstanceStatus
@@ -135,10 +170,11 @@ struct  Pdserve__Wire__InstanceStatus
    */
   double prefill_tokens_per_second;
   double decode_step_milliseconds;
+  uint32_t computing_prompts;
 };
 #define PDSERVE__WIRE__INSTANCE_STATUS__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__instance_status__descriptor) \
-    , 0, 0, 0, 0, 0, 0, 0, PDSERVE__WIRE__SERVING_ROLE__SERVING_ROLE_UNSPECIFIED, 0, 0, 0, 0 }
+    , 0, 0, 0, 0, 0, 0, 0, PDSERVE__WIRE__SERVING_ROLE__SERVING_ROLE_UNSPECIFIED, 0, 0, 0, 0, 0 }
 
 
 struct  Pdserve__Wire__GroupMember
@@ -290,10 +326,27 @@ struct  Pdserve__Wire__DeviceReading
   ProtobufCBinaryData kind;
   uint64_t total_memory_bytes;
   uint64_t free_memory_bytes;
+  ProtobufCBinaryData id;
+  /*
+   * Unspecified: ok.
+   */
+  Pdserve__Wire__DeviceGrade grade;
+  ProtobufCBinaryData reason;
+  /*
+   * 0…1.
+   */
+  double busy_fraction;
+  /*
+   * 0: not known.
+   */
+  double temperature_celsius;
+  double power_watts;
+  uint64_t corrected_errors;
+  uint64_t uncorrected_errors;
 };
 #define PDSERVE__WIRE__DEVICE_READING__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__device_reading__descriptor) \
-    , {0,NULL}, {0,NULL}, 0, 0 }
+    , {0,NULL}, {0,NULL}, 0, 0, {0,NULL}, PDSERVE__WIRE__DEVICE_GRADE__DEVICE_GRADE_UNSPECIFIED, {0,NULL}, 0, 0, 0, 0, 0 }
 
 
 struct  Pdserve__Wire__WorkerFinding
@@ -304,10 +357,24 @@ struct  Pdserve__Wire__WorkerFinding
   protobuf_c_boolean is_responding;
   uint64_t silent_milliseconds;
   ProtobufCBinaryData reason;
+  protobuf_c_boolean is_suspect;
 };
 #define PDSERVE__WIRE__WORKER_FINDING__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__worker_finding__descriptor) \
-    , {0,NULL}, 0, 0, 0, {0,NULL} }
+    , {0,NULL}, 0, 0, 0, {0,NULL}, 0 }
+
+
+struct  Pdserve__Wire__SupervisedProcess
+{
+  ProtobufCMessage base;
+  ProtobufCBinaryData name;
+  Pdserve__Wire__SupervisedState state;
+  uint32_t restarts;
+  ProtobufCBinaryData reason;
+};
+#define PDSERVE__WIRE__SUPERVISED_PROCESS__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__supervised_process__descriptor) \
+    , {0,NULL}, PDSERVE__WIRE__SUPERVISED_STATE__SUPERVISED_STATE_UNSPECIFIED, 0, {0,NULL} }
 
 
 struct  Pdserve__Wire__HealthReport
@@ -323,10 +390,12 @@ struct  Pdserve__Wire__HealthReport
   Pdserve__Wire__DeviceReading **devices;
   size_t n_findings;
   Pdserve__Wire__WorkerFinding **findings;
+  size_t n_supervised;
+  Pdserve__Wire__SupervisedProcess **supervised;
 };
 #define PDSERVE__WIRE__HEALTH_REPORT__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__health_report__descriptor) \
-    , {0,NULL}, 0, 0, 0, 0, 0, 0,NULL, 0,NULL }
+    , {0,NULL}, 0, 0, 0, 0, 0, 0,NULL, 0,NULL, 0,NULL }
 
 
 struct  Pdserve__Wire__ClusterStatusRequest
@@ -483,6 +552,39 @@ struct  Pdserve__Wire__AdminReply
 #define PDSERVE__WIRE__ADMIN_REPLY__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__admin_reply__descriptor) \
     , 0, {0,NULL} }
+
+
+struct  Pdserve__Wire__Canary
+{
+  ProtobufCMessage base;
+  uint64_t number;
+};
+#define PDSERVE__WIRE__CANARY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__canary__descriptor) \
+    , 0 }
+
+
+struct  Pdserve__Wire__CanaryDone
+{
+  ProtobufCMessage base;
+  uint64_t number;
+  Pdserve__Wire__CanaryOutcome outcome;
+  uint32_t tokens;
+  ProtobufCBinaryData reason;
+};
+#define PDSERVE__WIRE__CANARY_DONE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__canary_done__descriptor) \
+    , 0, PDSERVE__WIRE__CANARY_OUTCOME__CANARY_OUTCOME_UNSPECIFIED, 0, {0,NULL} }
+
+
+struct  Pdserve__Wire__Exit
+{
+  ProtobufCMessage base;
+  ProtobufCBinaryData reason;
+};
+#define PDSERVE__WIRE__EXIT__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__exit__descriptor) \
+    , {0,NULL} }
 
 
 /* Pdserve__Wire__InstanceDescription methods */
@@ -732,6 +834,25 @@ Pdserve__Wire__WorkerFinding *
 void   pdserve__wire__worker_finding__free_unpacked
                      (Pdserve__Wire__WorkerFinding *message,
                       ProtobufCAllocator *allocator);
+/* Pdserve__Wire__SupervisedProcess methods */
+void   pdserve__wire__supervised_process__init
+                     (Pdserve__Wire__SupervisedProcess         *message);
+size_t pdserve__wire__supervised_process__get_packed_size
+                     (const Pdserve__Wire__SupervisedProcess   *message);
+size_t pdserve__wire__supervised_process__pack
+                     (const Pdserve__Wire__SupervisedProcess   *message,
+                      uint8_t             *out);
+size_t pdserve__wire__supervised_process__pack_to_buffer
+                     (const Pdserve__Wire__SupervisedProcess   *message,
+                      ProtobufCBuffer     *buffer);
+Pdserve__Wire__SupervisedProcess *
+       pdserve__wire__supervised_process__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   pdserve__wire__supervised_process__free_unpacked
+                     (Pdserve__Wire__SupervisedProcess *message,
+                      ProtobufCAllocator *allocator);
 /* Pdserve__Wire__HealthReport methods */
 void   pdserve__wire__health_report__init
                      (Pdserve__Wire__HealthReport         *message);
@@ -960,6 +1081,63 @@ Pdserve__Wire__AdminReply *
 void   pdserve__wire__admin_reply__free_unpacked
                      (Pdserve__Wire__AdminReply *message,
                       ProtobufCAllocator *allocator);
+/* Pdserve__Wire__Canary methods */
+void   pdserve__wire__canary__init
+                     (Pdserve__Wire__Canary         *message);
+size_t pdserve__wire__canary__get_packed_size
+                     (const Pdserve__Wire__Canary   *message);
+size_t pdserve__wire__canary__pack
+                     (const Pdserve__Wire__Canary   *message,
+                      uint8_t             *out);
+size_t pdserve__wire__canary__pack_to_buffer
+                     (const Pdserve__Wire__Canary   *message,
+                      ProtobufCBuffer     *buffer);
+Pdserve__Wire__Canary *
+       pdserve__wire__canary__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   pdserve__wire__canary__free_unpacked
+                     (Pdserve__Wire__Canary *message,
+                      ProtobufCAllocator *allocator);
+/* Pdserve__Wire__CanaryDone methods */
+void   pdserve__wire__canary_done__init
+                     (Pdserve__Wire__CanaryDone         *message);
+size_t pdserve__wire__canary_done__get_packed_size
+                     (const Pdserve__Wire__CanaryDone   *message);
+size_t pdserve__wire__canary_done__pack
+                     (const Pdserve__Wire__CanaryDone   *message,
+                      uint8_t             *out);
+size_t pdserve__wire__canary_done__pack_to_buffer
+                     (const Pdserve__Wire__CanaryDone   *message,
+                      ProtobufCBuffer     *buffer);
+Pdserve__Wire__CanaryDone *
+       pdserve__wire__canary_done__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   pdserve__wire__canary_done__free_unpacked
+                     (Pdserve__Wire__CanaryDone *message,
+                      ProtobufCAllocator *allocator);
+/* Pdserve__Wire__Exit methods */
+void   pdserve__wire__exit__init
+                     (Pdserve__Wire__Exit         *message);
+size_t pdserve__wire__exit__get_packed_size
+                     (const Pdserve__Wire__Exit   *message);
+size_t pdserve__wire__exit__pack
+                     (const Pdserve__Wire__Exit   *message,
+                      uint8_t             *out);
+size_t pdserve__wire__exit__pack_to_buffer
+                     (const Pdserve__Wire__Exit   *message,
+                      ProtobufCBuffer     *buffer);
+Pdserve__Wire__Exit *
+       pdserve__wire__exit__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   pdserve__wire__exit__free_unpacked
+                     (Pdserve__Wire__Exit *message,
+                      ProtobufCAllocator *allocator);
 /* --- per-message closures --- */
 
 typedef void (*Pdserve__Wire__InstanceDescription_Closure)
@@ -1001,6 +1179,9 @@ typedef void (*Pdserve__Wire__DeviceReading_Closure)
 typedef void (*Pdserve__Wire__WorkerFinding_Closure)
                  (const Pdserve__Wire__WorkerFinding *message,
                   void *closure_data);
+typedef void (*Pdserve__Wire__SupervisedProcess_Closure)
+                 (const Pdserve__Wire__SupervisedProcess *message,
+                  void *closure_data);
 typedef void (*Pdserve__Wire__HealthReport_Closure)
                  (const Pdserve__Wire__HealthReport *message,
                   void *closure_data);
@@ -1037,6 +1218,15 @@ typedef void (*Pdserve__Wire__AdminRequest_Closure)
 typedef void (*Pdserve__Wire__AdminReply_Closure)
                  (const Pdserve__Wire__AdminReply *message,
                   void *closure_data);
+typedef void (*Pdserve__Wire__Canary_Closure)
+                 (const Pdserve__Wire__Canary *message,
+                  void *closure_data);
+typedef void (*Pdserve__Wire__CanaryDone_Closure)
+                 (const Pdserve__Wire__CanaryDone *message,
+                  void *closure_data);
+typedef void (*Pdserve__Wire__Exit_Closure)
+                 (const Pdserve__Wire__Exit *message,
+                  void *closure_data);
 
 /* --- services --- */
 
@@ -1047,6 +1237,9 @@ extern const ProtobufCEnumDescriptor    pdserve__wire__role__descriptor;
 extern const ProtobufCEnumDescriptor    pdserve__wire__serving_role__descriptor;
 extern const ProtobufCEnumDescriptor    pdserve__wire__group_state__descriptor;
 extern const ProtobufCEnumDescriptor    pdserve__wire__instance_state__descriptor;
+extern const ProtobufCEnumDescriptor    pdserve__wire__device_grade__descriptor;
+extern const ProtobufCEnumDescriptor    pdserve__wire__supervised_state__descriptor;
+extern const ProtobufCEnumDescriptor    pdserve__wire__canary_outcome__descriptor;
 extern const ProtobufCMessageDescriptor pdserve__wire__instance_description__descriptor;
 extern const ProtobufCMessageDescriptor pdserve__wire__instance_status__descriptor;
 extern const ProtobufCMessageDescriptor pdserve__wire__group_member__descriptor;
@@ -1060,6 +1253,7 @@ extern const ProtobufCMessageDescriptor pdserve__wire__deregister__descriptor;
 extern const ProtobufCMessageDescriptor pdserve__wire__subscribe__descriptor;
 extern const ProtobufCMessageDescriptor pdserve__wire__device_reading__descriptor;
 extern const ProtobufCMessageDescriptor pdserve__wire__worker_finding__descriptor;
+extern const ProtobufCMessageDescriptor pdserve__wire__supervised_process__descriptor;
 extern const ProtobufCMessageDescriptor pdserve__wire__health_report__descriptor;
 extern const ProtobufCMessageDescriptor pdserve__wire__cluster_status_request__descriptor;
 extern const ProtobufCMessageDescriptor pdserve__wire__wanted_instances__descriptor;
@@ -1072,6 +1266,9 @@ extern const ProtobufCMessageDescriptor pdserve__wire__traffic_report__descripto
 extern const ProtobufCMessageDescriptor pdserve__wire__admin_argument__descriptor;
 extern const ProtobufCMessageDescriptor pdserve__wire__admin_request__descriptor;
 extern const ProtobufCMessageDescriptor pdserve__wire__admin_reply__descriptor;
+extern const ProtobufCMessageDescriptor pdserve__wire__canary__descriptor;
+extern const ProtobufCMessageDescriptor pdserve__wire__canary_done__descriptor;
+extern const ProtobufCMessageDescriptor pdserve__wire__exit__descriptor;
 
 PROTOBUF_C__END_DECLS
 

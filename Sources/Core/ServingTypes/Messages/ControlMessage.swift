@@ -33,6 +33,10 @@ package enum ControlMessage: Hashable, Sendable {
     case cancelRequest(CancelRequest)
     case placeKV(PlaceKV)
 
+    case canary(Canary)
+    case canaryDone(CanaryDone)
+    case exit(Exit)
+
     case kvOffer(KVOffer)
     case kvGrant(KVGrant)
     case kvChunk(KVChunk)
@@ -75,6 +79,9 @@ package enum ControlMessage: Hashable, Sendable {
         case .requestFailed: .requestFailed
         case .cancelRequest: .cancelRequest
         case .placeKV: .placeKV
+        case .canary: .canary
+        case .canaryDone: .canaryDone
+        case .exit: .exit
         case .kvOffer: .kvOffer
         case .kvGrant: .kvGrant
         case .kvChunk: .kvChunk

@@ -35,10 +35,15 @@ package struct Subscribe: Hashable, Sendable {
 package struct HealthReport: Hashable, Sendable {
     package var host: HostReading
     package var findings: [WorkerFinding]
+    /// Worker processes that the agent itself keeps running.
+    package var supervised: [SupervisedProcess]
 
-    package init(host: HostReading, findings: [WorkerFinding]) {
+    package init(
+        host: HostReading, findings: [WorkerFinding], supervised: [SupervisedProcess] = []
+    ) {
         self.host = host
         self.findings = findings
+        self.supervised = supervised
     }
 }
 

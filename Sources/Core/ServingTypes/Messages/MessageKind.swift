@@ -33,6 +33,10 @@ package enum MessageKind: UInt8, Sendable, CaseIterable {
     case cancelRequest = 42
     case placeKV = 43
 
+    case canary = 48
+    case canaryDone = 49
+    case exit = 50
+
     case kvOffer = 64
     case kvGrant = 65
     case kvChunk = 66
@@ -58,7 +62,8 @@ package enum MessageKind: UInt8, Sendable, CaseIterable {
         switch self {
         case .groupView, .groupViewChange, .clusterStatus, .clusterRules: 1 << 20
         case .adminReply: 64 << 10
-        case .healthReport, .trafficReport, .tokenBatch, .reserveKV, .prefillOffer, .kvEnd:
+        case .healthReport: 512 << 10
+        case .trafficReport, .tokenBatch, .reserveKV, .prefillOffer, .kvEnd:
             256 << 10
         default: 4 << 10
         }
@@ -82,14 +87,14 @@ package enum MessageKind: UInt8, Sendable, CaseIterable {
         case .subscribe: role != .scheduler
         case .groupView, .groupViewChange, .clusterStatus, .assign, .clusterRules, .adminReply:
             role == .scheduler
-        case .healthReport: role == .healthAgent
+        case .healthReport, .canary, .exit: role == .healthAgent
         case .trafficReport: role == .gateway
         case .clusterStatusRequest, .adminRequest: role == .administrator
         case .reserveKV, .prefillOffer, .placeKV, .cancelRequest: role == .gateway
         // A worker's role in the cluster changes while it lives; its certificate does not.
         case .reservationGranted, .reservationRefused, .kvRoomOpen, .prefillAccepted,
             .prefillRejected, .slotsOpen, .tokenBatch, .requestFailed, .kvOffer, .kvChunk,
-            .kvMemory, .kvEnd, .kvAbort, .kvGrant, .kvCredit, .kvResend, .kvDone:
+            .kvMemory, .kvEnd, .kvAbort, .kvGrant, .kvCredit, .kvResend, .kvDone, .canaryDone:
             role.isWorker
         }
     }

@@ -53,6 +53,9 @@ extension InstanceDescription: @unsafe WireForm {
             modelPath: try unsafe readText(
                 wire.model_path, limit: WireLimits.modelPathBytes,
                 "InstanceDescription.model_path"))
+        devices = try unsafe readTexts(
+            wire.devices, count: wire.n_devices, limit: WireLimits.devices,
+            textBytes: WireLimits.nameBytes, "InstanceDescription.devices")
     }
 
     func wire(in arena: MessageArena) throws(WireError) -> Pdserve__Wire__InstanceDescription {
@@ -91,6 +94,10 @@ extension InstanceDescription: @unsafe WireForm {
             scenario, limit: WireLimits.identifierBytes, "InstanceDescription.scenario")
         unsafe wire.model_path = try arena.writeText(
             modelPath, limit: WireLimits.modelPathBytes, "InstanceDescription.model_path")
+        unsafe wire.devices = try arena.writeTexts(
+            devices, limit: WireLimits.devices, textBytes: WireLimits.nameBytes,
+            "InstanceDescription.devices")
+        unsafe wire.n_devices = devices.count
         return unsafe wire
     }
 }
@@ -119,6 +126,8 @@ extension InstanceStatus: @unsafe WireForm {
         decodeStepMilliseconds = try checked(
             unsafe wire.decode_step_milliseconds, measured,
             "InstanceStatus.decode_step_milliseconds")
+        computingPrompts = try unsafe read(
+            wire.computing_prompts, slots, "InstanceStatus.computing_prompts")
     }
 
     func wire(in arena: MessageArena) throws(WireError) -> Pdserve__Wire__InstanceStatus {
@@ -143,6 +152,8 @@ extension InstanceStatus: @unsafe WireForm {
             prefillTokensPerSecond, measured, "InstanceStatus.prefill_tokens_per_second")
         unsafe wire.decode_step_milliseconds = try checked(
             decodeStepMilliseconds, measured, "InstanceStatus.decode_step_milliseconds")
+        unsafe wire.computing_prompts = try write32(
+            computingPrompts, slots, "InstanceStatus.computing_prompts")
         return unsafe wire
     }
 }

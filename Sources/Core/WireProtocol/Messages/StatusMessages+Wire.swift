@@ -19,16 +19,9 @@ extension ClusterStatus: @unsafe WireForm {
         let gateways = try unsafe readInstances(
             wire.gateways, count: wire.n_gateways, limit: WireLimits.gateways,
             "ClusterStatus.gateways")
-        let count = unsafe wire.n_upgrades
-        try checkedCount(count, limit: WireLimits.upgrades, "ClusterStatus.upgrades")
-        var upgrades: [String] = []
-        if count > 0, let texts = unsafe wire.upgrades {
-            for index in 0..<count {
-                upgrades.append(
-                    try unsafe readText(
-                        texts[index], limit: WireLimits.reasonBytes, "ClusterStatus.upgrades"))
-            }
-        }
+        let upgrades = try unsafe readTexts(
+            wire.upgrades, count: wire.n_upgrades, limit: WireLimits.upgrades,
+            textBytes: WireLimits.reasonBytes, "ClusterStatus.upgrades")
         self.init(
             view: try unsafe readForm(wire.view, "ClusterStatus.view"),
             hosts: try unsafe readForms(

@@ -113,6 +113,19 @@ func readInstances(
     return instances
 }
 
+func readTexts(
+    _ texts: UnsafeMutablePointer<ProtobufCBinaryData>?, count: Int, limit: Int,
+    textBytes: Int, _ field: String
+) throws(WireError) -> [String] {
+    try checkedCount(count, limit: limit, field)
+    guard count > 0, let texts = unsafe texts else { return [] }
+    var result: [String] = []
+    for index in 0..<count {
+        result.append(try unsafe readText(texts[index], limit: textBytes, field))
+    }
+    return result
+}
+
 /// Exactly `count` bytes.
 func readBytes(
     _ data: ProtobufCBinaryData, count: Int, _ field: String
@@ -323,6 +336,21 @@ extension MessageArena {
             .bindMemory(to: ProtobufCBinaryData.self, capacity: reasons.count)
         for (index, reason) in reasons.enumerated() {
             unsafe (texts + index).initialize(to: try writeReason(reason))
+        }
+        return unsafe texts
+    }
+
+    func writeTexts(
+        _ values: [String], limit: Int, textBytes: Int, _ field: String
+    ) throws(WireError) -> UnsafeMutablePointer<ProtobufCBinaryData>? {
+        try checkedCount(values.count, limit: limit, field)
+        if values.isEmpty { return nil }
+        let stride = unsafe MemoryLayout<ProtobufCBinaryData>.stride
+        let texts = try unsafe taken(allocate(values.count * stride))
+            .bindMemory(to: ProtobufCBinaryData.self, capacity: values.count)
+        for (index, value) in values.enumerated() {
+            unsafe (texts + index).initialize(
+                to: try writeText(value, limit: textBytes, field))
         }
         return unsafe texts
     }
