@@ -12,28 +12,21 @@ import Testing
         host: String, _ body: (FaultyRelay, NetworkAddress) async throws -> Void
     ) async throws {
         let server = try await ServerBootstrap(group: .singletonMultiThreadedEventLoopGroup)
-            .bind(host: "127.0.0.1", port: 0) { channel in
+            .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    try Connection(wrappingChannelSynchronously: channel)
+                    try channel.pipeline.syncOperations.addHandler(EchoHandler())
                 }
             }
-        let port = try #require(server.channel.localAddress?.port)
+            .bind(host: "127.0.0.1", port: 0).get()
+        let port = try #require(server.localAddress?.port)
         let relay = FaultyRelay(to: NetworkAddress(host: "127.0.0.1", port: port))
         try await withThrowingTaskGroup(of: Void.self) { group in
-            group.addTask {
-                try await server.executeThenClose { connections in
-                    for try await connection in connections {
-                        try? await connection.executeThenClose { inbound, outbound in
-                            for try await piece in inbound { try await outbound.write(piece) }
-                        }
-                    }
-                }
-            }
             let address = NetworkAddress(host: host, port: port)
             group.addTask { try await relay.run(at: address) }
             try await body(relay, address)
             group.cancelAll()
         }
+        try await server.close()
     }
 
     /// Sends bytes and gives what comes back; nil if the connection ends instead.
@@ -87,5 +80,13 @@ import Testing
             relay.set(.healthy)
             #expect(try await held == bytes)
         }
+    }
+}
+
+private final class EchoHandler: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        context.writeAndFlush(data, promise: nil)
     }
 }

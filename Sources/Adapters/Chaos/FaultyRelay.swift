@@ -56,26 +56,35 @@ package final class FaultyRelay: Sendable {
     package func run(at address: NetworkAddress) async throws {
         let server = try await ServerBootstrap(group: .singletonMultiThreadedEventLoopGroup)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            // Nothing is read before somebody takes the connection.
+            .childChannelOption(.autoRead, value: false)
             .bind(host: address.host, port: address.port) { channel in
-                channel.eventLoop.makeCompletedFuture {
-                    try NIOAsyncChannel<ByteBuffer, ByteBuffer>(
-                        wrappingChannelSynchronously: channel)
-                }
+                channel.eventLoop.makeSucceededFuture(Accepted(channel: channel))
             }
         try await withThrowingDiscardingTaskGroup { group in
             try await server.executeThenClose { connections in
-                for try await connection in connections {
-                    group.addTask { await self.relay(connection) }
+                for try await accepted in connections {
+                    group.addTask { await self.relay(accepted.channel) }
                 }
             }
         }
     }
 
+    /// A connection that may be dropped: one that is wrapped already may not.
+    private struct Accepted: Sendable {
+        let channel: any Channel
+    }
+
     private typealias Connection = NIOAsyncChannel<ByteBuffer, ByteBuffer>
 
     /// An end of one side ends the connection: a network's faults are not its user's to see.
-    private func relay(_ near: Connection) async {
+    private func relay(_ accepted: any Channel) async {
         do {
+            let near = try await accepted.eventLoop.submit {
+                let connection = try Connection(wrappingChannelSynchronously: accepted)
+                try accepted.syncOptions?.setOption(.autoRead, value: true)
+                return connection
+            }.get()
             try await near.executeThenClose { nearInbound, nearOutbound in
                 guard add(near.channel) else { return }
                 defer { remove(near.channel) }
