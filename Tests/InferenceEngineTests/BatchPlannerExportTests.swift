@@ -34,6 +34,29 @@ import Testing
         #expect(driver.step().map(\.exported.count) == [10, 0])
     }
 
+    @Test func `what decodes can be held, and then leaves without its last token`() {
+        var driver = PlannerDriver()
+        driver.run(1, prompt: 20, new: 50)
+        driver.receive(.hold(SequenceID(1)))
+        #expect(driver.events.isEmpty, "its prompt is not computed")
+        for _ in 0..<5 { driver.step() }
+        #expect(driver.tokens(of: 1) == 4)
+        driver.events = []
+        driver.receive(.hold(SequenceID(1)))
+        guard case .held(SequenceID(1)) = driver.events.last else {
+            Issue.record("\(driver.events)")
+            return
+        }
+        #expect(driver.step().isEmpty)
+        #expect(driver.planner.usedKVTokens == 23)
+        driver.receive(.export(SequenceID(1), from: 10))
+        #expect(driver.exportPresent() == [10..<23])
+        driver.receive(.hold(SequenceID(1)))
+        #expect(endedExports(driver) == [1] && driver.events.count == 2)
+        driver.receive(.cancel(SequenceID(1)))
+        #expect(driver.planner.usedKVTokens == 0)
+    }
+
     @Test func `a prompt whose one token retains has all its KV`() {
         var driver = PlannerDriver()
         driver.run(1, prompt: 40, exports: true, retains: true)

@@ -145,7 +145,7 @@ import Testing
                 #expect(known.newTokens <= known.maximumNewTokens, "seed \(seed)")
                 if finish == nil { continue }
             case .failed(let named, _), .cancelled(let named): id = named
-            case .blockRefused, .exportEnded, .engineLost:
+            case .blockRefused, .exportEnded, .held, .engineLost:
                 Issue.record("refused or lost")
                 continue
             }

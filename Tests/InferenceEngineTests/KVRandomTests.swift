@@ -34,7 +34,7 @@ import Testing
         let here = model.open[id]?.tokens ?? 0
         let isRight = Int.random(in: 0..<4, using: &generator) > 0
         let wrong = Int.random(in: 0...50, using: &generator)
-        switch Int.random(in: 0..<11, using: &generator) {
+        switch Int.random(in: 0..<12, using: &generator) {
         case 0...2:
             return .importKV(
                 id,
@@ -63,6 +63,7 @@ import Testing
             let length = model.open[from]?.tokens ?? 1
             return .export(
                 from, from: isRight ? Int.random(in: 0...length, using: &generator) : wrong)
+        case 10: return .hold(id)
         default: return .cancel(id)
         }
     }
@@ -89,6 +90,7 @@ import Testing
             model.forked(retained, as: id, tokens: tokens, driver)
         case .export(let id, let start): model.exporting(id, from: start, driver)
         case .run(let job): model.started(job, driver)
+        case .hold(let id): model.held(id, driver)
         case .limitStep: break
         case .cancel(let id): model.cancelled(id, driver)
         }
@@ -261,6 +263,18 @@ private struct KVModel {
             #expect(driver.events.count == 1, "seed \(seed)")
             close(id)
         }
+    }
+
+    /// Only what decodes can be held.
+    mutating func held(_ id: SequenceID, _ driver: PlannerDriver) {
+        guard let sequence = open[id], sequence.prompt == 0 else {
+            return #expect(driver.events.isEmpty, "seed \(seed)")
+        }
+        guard case .held(id) = driver.events.first, driver.events.count == 1 else {
+            Issue.record("\(id) is not held, seed \(seed)")
+            return
+        }
+        open[id] = Sequence(cells: sequence.cells, isRetained: true)
     }
 
     mutating func cancelled(_ id: SequenceID, _ driver: PlannerDriver) {

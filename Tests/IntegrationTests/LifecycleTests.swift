@@ -121,11 +121,25 @@ import Testing
                     body: Array(
                         #"{"prompt":"a","max_tokens":2000,"stream":\#(streamed),"ignore_eos":true}"#
                             .utf8))
-                // Again and again: a quick machine ends an answer before it is looked at.
+                let asked = Mutex<[String]>([])
+                // Should one answer end, another request follows.
                 let client = Task {
-                    while !Task.isCancelled { try await call.stream { _, _ in } }
+                    while !Task.isCancelled {
+                        do {
+                            let head = try await call.stream { _, _ in }
+                            asked.withLock { $0.append("\(head.status)") }
+                        } catch {
+                            asked.withLock { $0.append("\(error)") }
+                        }
+                    }
                 }
-                try await cluster.wait(for: "decode_running_sequences", of: decode, toBe: 1)
+                do {
+                    try await cluster.wait(for: "decode_running_sequences", of: decode, toBe: 1)
+                } catch {
+                    client.cancel()
+                    throw TestFailure("\(error); answers: \(asked.withLock { $0 }.prefix(8))")
+                }
+                #expect(asked.withLock { $0 }.allSatisfy { $0 == "200" })
                 client.cancel()
                 let time = try await cluster.wait(
                     for: "decode_kv_reserved_bytes", of: decode, toBe: 0)

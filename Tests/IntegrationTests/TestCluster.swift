@@ -22,7 +22,7 @@ struct TestCluster: Sendable {
     ///
     /// - Parameters:
     ///   - path: what simulated engines take for their model file.
-    ///   - waits: until the gateway can serve.
+    ///   - waits: until the gateway can serve, and every worker serves in the role it started with.
     static func run(
         prefill: Int = 1, decode: Int = 1, engine: String = "llama", model: String = model,
         path: String? = nil, arguments: [Role: [String]] = [:],
@@ -45,7 +45,7 @@ struct TestCluster: Sendable {
         let test = TestCluster(cluster: LocalCluster(settings: settings))
         do {
             try await test.cluster.start()
-            if waits { try await test.waitUntilHealthy() }
+            if waits { try await test.waitUntilAllServe() }
             try await body(test)
         } catch {
             for process in test.cluster.all {
@@ -67,6 +67,24 @@ struct TestCluster: Sendable {
             let answer = try? await HTTPCall("GET", address, "/health").collect()
             return answer?.head.status == 200
         }
+    }
+
+    /// One worker may serve alone: the gateway is healthy before all are there.
+    private func waitUntilAllServe() async throws {
+        try await waitUntilHealthy()
+        let gateway = try #require(cluster.processes(of: .gateway).first)
+        let scheduler = try #require(cluster.processes(of: .scheduler).first)
+        for (role, kind) in [("prefill", Role.prefillWorker), ("decode", .decodeWorker)] {
+            let count = cluster.processes(of: kind).count
+            guard count > 0 else { continue }
+            try await wait(
+                for: #"scheduler_instances{role="\#(role)",state="serving"}"#, of: scheduler,
+                toBe: Double(count), within: .seconds(30))
+        }
+        let workers = cluster.all.count { $0.role.isWorker }
+        try await wait(
+            for: "gateway_workers_connected", of: gateway, toBe: Double(workers),
+            within: .seconds(30))
     }
 
     var http: NetworkAddress {

@@ -31,6 +31,7 @@ struct Outcome {
             order += "t"
         case .failed(_, let error): self.error = error
         case .exportEnded: order += "e"
+        case .held: order += "h"
         case .cancelled: wasCancelled = true
         case .engineLost(let error): self.error = error
         }
@@ -80,7 +81,8 @@ extension EngineEvent {
     var sequence: SequenceID? {
         switch self {
         case .imported(let id, _), .blockRefused(let id, _, _), .exported(let id, _),
-            .token(let id, _, _), .failed(let id, _), .cancelled(let id), .exportEnded(let id):
+            .token(let id, _, _), .failed(let id, _), .cancelled(let id), .exportEnded(let id),
+            .held(let id):
             id
         case .engineLost: nil
         }

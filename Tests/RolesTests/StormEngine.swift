@@ -9,6 +9,7 @@ struct StormEngine {
         case fork(SequenceID, from: SequenceID, tokens: Int)
         case export(SequenceID, from: Int)
         case run(SequenceJob)
+        case hold(SequenceID)
         case cancel(SequenceID)
     }
 
@@ -109,12 +110,22 @@ struct StormEngine {
             sequences[id]?.exportedFrom = start
             return nil
         case .run(let job): return start(job)
+        case .hold(let id): return hold(id)
         case .cancel(let id):
             refused.remove(id)
             guard sequences[id] != nil else { return nil }
             remove(id)
             return .cancelled(id)
         }
+    }
+
+    private mutating func hold(_ id: SequenceID) -> EngineEvent? {
+        guard let present = sequences[id], present.job != nil, present.generated > 0 else {
+            return nil
+        }
+        sequences[id]?.job = nil
+        sequences[id]?.isRetained = true
+        return .held(id)
     }
 
     private mutating func fork(

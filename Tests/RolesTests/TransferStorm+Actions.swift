@@ -65,7 +65,7 @@ extension TransferStorm {
                 }
             case .dropChunks(let attempt): store[attempt] = nil
             case .broadcast, .drained, .openTransfer, .endTransfer, .abortTransfer, .export,
-                .limitStep, .roleChanged, .loadModel:
+                .limitStep, .roleChanged, .loadModel, .holdSequence:
                 break
             }
         }
@@ -88,7 +88,7 @@ extension TransferStorm {
             receiver.sampled(sequence, token, finish: finish, room: &room)
         case .failed(let sequence, let error): receiver.failed(sequence, error)
         case .cancelled(let sequence): receiver.cancelled(sequence)
-        case .exported, .exportEnded, .engineLost: []
+        case .exported, .exportEnded, .held, .engineLost: []
         }
     }
 

@@ -18,6 +18,7 @@ struct WorkerStorm {
         var cachedTokens = 0
         var roleChanges = 0
         var refusals = 0
+        var moves = 0
     }
 
     private struct Work {
@@ -259,6 +260,7 @@ struct WorkerStorm {
             case .send(let message, _): heard(message)
             case .run(let job): engine.submit(.run(job))
             case .cancelSequence(let sequence): engine.submit(.cancel(sequence))
+            case .holdSequence(let sequence): engine.submit(.hold(sequence))
             case .fork(let sequence, let from, let tokens):
                 engine.submit(.fork(sequence, from: from, tokens: tokens))
             case .export(let sequence, let start): engine.submit(.export(sequence, from: start))
@@ -308,7 +310,15 @@ struct WorkerStorm {
         case .reservationRefused(let refused):
             works[refused.attempt] = nil
             counts.refusals += 1
+        case .moveWanted(let wanted):
+            guard generator.below(4) > 0 else { return }
+            hear(.holdSequence(HoldSequence(attempt: wanted.attempt, successor: 2)))
+        case .sequenceHeld(let held):
+            counts.moves += 1
+            let attempt = AttemptID(request: held.attempt.request, number: held.successor)
+            if generator.below(8) == 0 { cancel(attempt) } else { late.insert(attempt) }
         case .tokenBatch(let batch): if batch.finish != nil { counts.answers += 1 }
+        case .kvDelivered: break
         case .requestFailed: counts.failures += 1
         default: defects.append("a gateway hears \(message.kind)")
         }

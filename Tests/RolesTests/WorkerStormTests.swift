@@ -20,6 +20,7 @@ import Testing
         #expect(total.prompts > 2000 && total.late > 500 && total.local > 300)
         #expect(total.reserved > 1000 && total.answers > 1000 && total.failures > 500)
         #expect(total.cachedTokens > 10_000 && total.roleChanges > 500 && total.refusals > 1000)
+        #expect(total.moves > 100)
     }
 }
 
@@ -34,5 +35,6 @@ extension WorkerStorm.Counts {
         cachedTokens += other.cachedTokens
         roleChanges += other.roleChanges
         refusals += other.refusals
+        moves += other.moves
     }
 }

@@ -40,7 +40,9 @@ import Testing
         #expect(bench.status.freePrefillSlots == 0)
         #expect(bench.offer(terms(attempt(3))).rejection == .draining)
         _ = bench.sampled(1, 7)
-        #expect(bench.machine.transferEnded(attempt(1), failure: nil) == [.drained])
+        #expect(
+            bench.machine.transferEnded(attempt(1), failure: nil)
+                == [sends(.kvDelivered(KVDelivered(attempt: attempt(1)))), .drained])
     }
 
     @Test func `a draining decode-worker ends what it has, takes no more and calls nobody`() {

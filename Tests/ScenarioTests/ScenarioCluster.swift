@@ -315,6 +315,9 @@ struct ScenarioCluster {
             transcript.append("\(name) computes \(list(job.tokens)), \(job.maximumNewTokens) new")
             workers[name]?.run(job)
         case .cancelSequence(let sequence): workers[name]?.cancel(sequence)
+        case .holdSequence(let sequence):
+            guard workers[name]?.hold(sequence) == true else { return }
+            act(name) { machine, now in machine.engine(.held(sequence), now: now) }
         case .openTransfer(let plan): open(plan, of: name)
         case .endTransfer(let message): end(message)
         case .abortTransfer(let attempt, let reason): abort(attempt, reason: reason)

@@ -18,6 +18,12 @@ func sentence(_ message: ControlMessage, _ tokens: [TokenID]) -> String {
     case .placeKV(let message):
         "KV of \(name(message.attempt)) goes to \(message.target.instance)"
             + held(message.target.heldTokens)
+    case .moveWanted(let message): "another place for \(name(message.attempt))?"
+    case .kvDelivered(let message): "KV of \(name(message.attempt)) has arrived"
+    case .holdSequence(let message):
+        "hold \(name(message.attempt)) as \(name(message.successorID))"
+    case .sequenceHeld(let message):
+        "\(name(message.attempt)) is held with \(message.outputTokens) tokens"
     case .prefillAccepted(let message):
         "accepted \(name(message.attempt))"
             + (message.cachedTokens > 0 ? ", \(message.cachedTokens) cached" : "")

@@ -99,6 +99,16 @@ struct ScenarioWorker {
         blocks(from: start, to: imported[sequence, default: 0])
     }
 
+    /// Says whether it decodes.
+    mutating func hold(_ sequence: SequenceID) -> Bool {
+        guard let job = jobs.first(where: { $0.sequence == sequence }),
+            let done = generated[sequence], done > 0
+        else { return false }
+        jobs.removeAll { $0.sequence == sequence }
+        imported[sequence] = job.tokens.count + done - 1
+        return true
+    }
+
     mutating func cancel(_ sequence: SequenceID) {
         let isOpen = imported.removeValue(forKey: sequence) != nil
         guard isOpen || jobs.contains(where: { $0.sequence == sequence }) else { return }

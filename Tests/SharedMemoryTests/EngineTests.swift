@@ -75,7 +75,7 @@
 
         fileprivate var isLast: Bool {
             switch self {
-            case .imported, .exported, .exportEnded: false
+            case .imported, .exported, .exportEnded, .held: false
             case .token(_, _, let finish): finish != nil
             case .blockRefused, .failed, .cancelled, .engineLost: true
             }

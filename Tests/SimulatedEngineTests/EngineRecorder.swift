@@ -21,6 +21,7 @@ struct Outcome {
         switch event {
         case .imported(_, let tokens): importedTokens = tokens
         case .exportEnded: order += "e"
+        case .held: order += "h"
         case .blockRefused(_, let expectedToken, let reason):
             refusals.append(Refusal(expectedToken: expectedToken, reason: reason))
         case .exported(_, let block):
@@ -80,7 +81,8 @@ extension EngineEvent {
     var sequence: SequenceID? {
         switch self {
         case .imported(let id, _), .blockRefused(let id, _, _), .exported(let id, _),
-            .token(let id, _, _), .failed(let id, _), .cancelled(let id), .exportEnded(let id):
+            .token(let id, _, _), .failed(let id, _), .cancelled(let id), .exportEnded(let id),
+            .held(let id):
             id
         case .engineLost: nil
         }

@@ -46,6 +46,7 @@ import Testing
         #expect(counts.deflected > 100)
         #expect(counts.decodeOnly > 10)
         #expect(counts.prefillOnly > 10)
+        #expect(counts.moved > 50)
         #expect(counts.cachedTokens > 1000)
         for failure in [
             "too many requests", "overloaded", "too long", "attempts exhausted", "no worker",
@@ -111,6 +112,7 @@ extension SimulationCounts {
         prefillOnly += other.prefillOnly
         reportedArrivals += other.reportedArrivals
         reportedEnds += other.reportedEnds
+        moved += other.moved
         cachedTokens += other.cachedTokens
     }
 }

@@ -69,6 +69,10 @@ enum GoldenMessages {
             RequestFailed(attempt: attempt, code: .engine, reason: "the device is lost")),
         .cancelRequest(CancelRequest(attempt: attempt)),
         .placeKV(PlaceKV(attempt: attempt, target: target)),
+        .moveWanted(MoveWanted(attempt: attempt)),
+        .holdSequence(HoldSequence(attempt: attempt, successor: 4)),
+        .sequenceHeld(SequenceHeld(attempt: attempt, successor: 4, outputTokens: 42)),
+        .kvDelivered(KVDelivered(attempt: attempt)),
     ]
 
     private static let probe: [ControlMessage] = [

@@ -93,6 +93,15 @@ struct SampleMessages {
                 PrefillOffer(
                     terms: terms(), target: flip() ? target() : nil, isFallback: flip()))
         case .placeKV: .placeKV(PlaceKV(attempt: attempt(), target: target()))
+        case .kvDelivered: .kvDelivered(KVDelivered(attempt: attempt()))
+        case .moveWanted: .moveWanted(MoveWanted(attempt: attempt()))
+        case .holdSequence:
+            .holdSequence(HoldSequence(attempt: attempt(), successor: UInt32(count(1 << 16))))
+        case .sequenceHeld:
+            .sequenceHeld(
+                SequenceHeld(
+                    attempt: attempt(), successor: UInt32(count(1 << 16)),
+                    outputTokens: count(1 << 20)))
         case .prefillAccepted:
             .prefillAccepted(
                 PrefillAccepted(attempt: attempt(), cachedTokens: count(1 << 20)))

@@ -150,7 +150,7 @@ extension EngineCommand {
         case .importKV(let id, _), .fork(let id, _, _), .export(let id, _): id
         case .limitStep: nil
         case .run(let job): job.sequence
-        case .cancel(let id): id
+        case .hold(let id), .cancel(let id): id
         }
     }
 }

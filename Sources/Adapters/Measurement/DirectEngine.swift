@@ -54,7 +54,7 @@ final class DirectEngine: Sendable {
             case .cancelled(let sequence): end(sequence, CancellationError())
             case .engineLost(let error):
                 for sequence in open.withLock({ Array($0.keys) }) { end(sequence, error) }
-            case .imported, .blockRefused, .exported, .exportEnded: break
+            case .imported, .blockRefused, .exported, .exportEnded, .held: break
             }
         }
 

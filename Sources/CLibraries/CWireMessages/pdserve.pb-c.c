@@ -592,6 +592,186 @@ void   pdserve__wire__place_kv__free_unpacked
   assert(message->base.descriptor == &pdserve__wire__place_kv__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   pdserve__wire__move_wanted__init
+                     (Pdserve__Wire__MoveWanted         *message)
+{
+  static const Pdserve__Wire__MoveWanted init_value = PDSERVE__WIRE__MOVE_WANTED__INIT;
+  *message = init_value;
+}
+size_t pdserve__wire__move_wanted__get_packed_size
+                     (const Pdserve__Wire__MoveWanted *message)
+{
+  assert(message->base.descriptor == &pdserve__wire__move_wanted__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t pdserve__wire__move_wanted__pack
+                     (const Pdserve__Wire__MoveWanted *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &pdserve__wire__move_wanted__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t pdserve__wire__move_wanted__pack_to_buffer
+                     (const Pdserve__Wire__MoveWanted *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &pdserve__wire__move_wanted__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Pdserve__Wire__MoveWanted *
+       pdserve__wire__move_wanted__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Pdserve__Wire__MoveWanted *)
+     protobuf_c_message_unpack (&pdserve__wire__move_wanted__descriptor,
+                                allocator, len, data);
+}
+void   pdserve__wire__move_wanted__free_unpacked
+                     (Pdserve__Wire__MoveWanted *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &pdserve__wire__move_wanted__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   pdserve__wire__hold_sequence__init
+                     (Pdserve__Wire__HoldSequence         *message)
+{
+  static const Pdserve__Wire__HoldSequence init_value = PDSERVE__WIRE__HOLD_SEQUENCE__INIT;
+  *message = init_value;
+}
+size_t pdserve__wire__hold_sequence__get_packed_size
+                     (const Pdserve__Wire__HoldSequence *message)
+{
+  assert(message->base.descriptor == &pdserve__wire__hold_sequence__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t pdserve__wire__hold_sequence__pack
+                     (const Pdserve__Wire__HoldSequence *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &pdserve__wire__hold_sequence__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t pdserve__wire__hold_sequence__pack_to_buffer
+                     (const Pdserve__Wire__HoldSequence *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &pdserve__wire__hold_sequence__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Pdserve__Wire__HoldSequence *
+       pdserve__wire__hold_sequence__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Pdserve__Wire__HoldSequence *)
+     protobuf_c_message_unpack (&pdserve__wire__hold_sequence__descriptor,
+                                allocator, len, data);
+}
+void   pdserve__wire__hold_sequence__free_unpacked
+                     (Pdserve__Wire__HoldSequence *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &pdserve__wire__hold_sequence__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   pdserve__wire__sequence_held__init
+                     (Pdserve__Wire__SequenceHeld         *message)
+{
+  static const Pdserve__Wire__SequenceHeld init_value = PDSERVE__WIRE__SEQUENCE_HELD__INIT;
+  *message = init_value;
+}
+size_t pdserve__wire__sequence_held__get_packed_size
+                     (const Pdserve__Wire__SequenceHeld *message)
+{
+  assert(message->base.descriptor == &pdserve__wire__sequence_held__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t pdserve__wire__sequence_held__pack
+                     (const Pdserve__Wire__SequenceHeld *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &pdserve__wire__sequence_held__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t pdserve__wire__sequence_held__pack_to_buffer
+                     (const Pdserve__Wire__SequenceHeld *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &pdserve__wire__sequence_held__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Pdserve__Wire__SequenceHeld *
+       pdserve__wire__sequence_held__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Pdserve__Wire__SequenceHeld *)
+     protobuf_c_message_unpack (&pdserve__wire__sequence_held__descriptor,
+                                allocator, len, data);
+}
+void   pdserve__wire__sequence_held__free_unpacked
+                     (Pdserve__Wire__SequenceHeld *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &pdserve__wire__sequence_held__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   pdserve__wire__kvdelivered__init
+                     (Pdserve__Wire__KVDelivered         *message)
+{
+  static const Pdserve__Wire__KVDelivered init_value = PDSERVE__WIRE__KVDELIVERED__INIT;
+  *message = init_value;
+}
+size_t pdserve__wire__kvdelivered__get_packed_size
+                     (const Pdserve__Wire__KVDelivered *message)
+{
+  assert(message->base.descriptor == &pdserve__wire__kvdelivered__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t pdserve__wire__kvdelivered__pack
+                     (const Pdserve__Wire__KVDelivered *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &pdserve__wire__kvdelivered__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t pdserve__wire__kvdelivered__pack_to_buffer
+                     (const Pdserve__Wire__KVDelivered *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &pdserve__wire__kvdelivered__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Pdserve__Wire__KVDelivered *
+       pdserve__wire__kvdelivered__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Pdserve__Wire__KVDelivered *)
+     protobuf_c_message_unpack (&pdserve__wire__kvdelivered__descriptor,
+                                allocator, len, data);
+}
+void   pdserve__wire__kvdelivered__free_unpacked
+                     (Pdserve__Wire__KVDelivered *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &pdserve__wire__kvdelivered__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   pdserve__wire__prefill_accepted__init
                      (Pdserve__Wire__PrefillAccepted         *message)
 {
@@ -2518,6 +2698,197 @@ const ProtobufCMessageDescriptor pdserve__wire__place_kv__descriptor =
   pdserve__wire__place_kv__field_indices_by_name,
   1,  pdserve__wire__place_kv__number_ranges,
   (ProtobufCMessageInit) pdserve__wire__place_kv__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor pdserve__wire__move_wanted__field_descriptors[1] =
+{
+  {
+    "attempt",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__MoveWanted, attempt),
+    &pdserve__wire__attempt_id__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned pdserve__wire__move_wanted__field_indices_by_name[] = {
+  0,   /* field[0] = attempt */
+};
+static const ProtobufCIntRange pdserve__wire__move_wanted__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor pdserve__wire__move_wanted__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "pdserve.wire.MoveWanted",
+  "MoveWanted",
+  "Pdserve__Wire__MoveWanted",
+  "pdserve.wire",
+  sizeof(Pdserve__Wire__MoveWanted),
+  1,
+  pdserve__wire__move_wanted__field_descriptors,
+  pdserve__wire__move_wanted__field_indices_by_name,
+  1,  pdserve__wire__move_wanted__number_ranges,
+  (ProtobufCMessageInit) pdserve__wire__move_wanted__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor pdserve__wire__hold_sequence__field_descriptors[2] =
+{
+  {
+    "attempt",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__HoldSequence, attempt),
+    &pdserve__wire__attempt_id__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "successor",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__HoldSequence, successor),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned pdserve__wire__hold_sequence__field_indices_by_name[] = {
+  0,   /* field[0] = attempt */
+  1,   /* field[1] = successor */
+};
+static const ProtobufCIntRange pdserve__wire__hold_sequence__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor pdserve__wire__hold_sequence__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "pdserve.wire.HoldSequence",
+  "HoldSequence",
+  "Pdserve__Wire__HoldSequence",
+  "pdserve.wire",
+  sizeof(Pdserve__Wire__HoldSequence),
+  2,
+  pdserve__wire__hold_sequence__field_descriptors,
+  pdserve__wire__hold_sequence__field_indices_by_name,
+  1,  pdserve__wire__hold_sequence__number_ranges,
+  (ProtobufCMessageInit) pdserve__wire__hold_sequence__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor pdserve__wire__sequence_held__field_descriptors[3] =
+{
+  {
+    "attempt",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__SequenceHeld, attempt),
+    &pdserve__wire__attempt_id__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "successor",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__SequenceHeld, successor),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "output_tokens",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__SequenceHeld, output_tokens),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned pdserve__wire__sequence_held__field_indices_by_name[] = {
+  0,   /* field[0] = attempt */
+  2,   /* field[2] = output_tokens */
+  1,   /* field[1] = successor */
+};
+static const ProtobufCIntRange pdserve__wire__sequence_held__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor pdserve__wire__sequence_held__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "pdserve.wire.SequenceHeld",
+  "SequenceHeld",
+  "Pdserve__Wire__SequenceHeld",
+  "pdserve.wire",
+  sizeof(Pdserve__Wire__SequenceHeld),
+  3,
+  pdserve__wire__sequence_held__field_descriptors,
+  pdserve__wire__sequence_held__field_indices_by_name,
+  1,  pdserve__wire__sequence_held__number_ranges,
+  (ProtobufCMessageInit) pdserve__wire__sequence_held__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor pdserve__wire__kvdelivered__field_descriptors[1] =
+{
+  {
+    "attempt",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__KVDelivered, attempt),
+    &pdserve__wire__attempt_id__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned pdserve__wire__kvdelivered__field_indices_by_name[] = {
+  0,   /* field[0] = attempt */
+};
+static const ProtobufCIntRange pdserve__wire__kvdelivered__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor pdserve__wire__kvdelivered__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "pdserve.wire.KVDelivered",
+  "KVDelivered",
+  "Pdserve__Wire__KVDelivered",
+  "pdserve.wire",
+  sizeof(Pdserve__Wire__KVDelivered),
+  1,
+  pdserve__wire__kvdelivered__field_descriptors,
+  pdserve__wire__kvdelivered__field_indices_by_name,
+  1,  pdserve__wire__kvdelivered__number_ranges,
+  (ProtobufCMessageInit) pdserve__wire__kvdelivered__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCFieldDescriptor pdserve__wire__prefill_accepted__field_descriptors[2] =

@@ -42,6 +42,14 @@ extension BatchPlanner {
         return refuseBlock(of: id, reason: error.refusalReason)
     }
 
+    /// Ends a job that decodes and keeps its KV.
+    mutating func hold(_ id: SequenceID) -> [Action] {
+        guard let slot = slotOf[id], decoding.contains(slot), !hasExport(slot),
+            (slots[slot]?.generatedTokens ?? 0) > 0
+        else { return [] }
+        return retain(slot, reporting: .held(id))
+    }
+
     /// Keeps the KV of a job that has finished.
     mutating func retain(_ slot: Int, reporting event: EngineEvent) -> [Action] {
         guard let sequence = slots[slot] else { return [] }

@@ -4,7 +4,7 @@ package import ServingTypes
 ///
 ///     importing ──run──▶ prompt ──last prompt token──▶ decoding ──stop, length──▶ closed
 ///      ▲  └────────────────┴───────cancel, failure──────┴─┬────────────────────▶ closed
-///      └──────────────────────fork─────────── retained ◀──┘ stop, length
+///      └──────────────────────fork─────────── retained ◀──┘ stop, length, hold
 ///
 /// KV room is counted in tokens, once for tokens that forked sequences share. A job's prompt is
 /// committed when the job comes, output token by token; when the growing outputs no longer fit,
@@ -169,6 +169,7 @@ package struct BatchPlanner: Sendable {
         case .export(let id, let start): export(id, from: start)
         case .limitStep(let limit): limitStep(limit)
         case .run(let job): receiveJob(job)
+        case .hold(let id): hold(id)
         case .cancel(let id): cancel(id)
         }
     }
@@ -186,7 +187,7 @@ package struct BatchPlanner: Sendable {
         case .importKV(let id, let block): takeBack(block, of: id, error)
         case .fork(let id, _, _): refuseAndClose(id, error)
         case .run(let job): fail(job.sequence, error)
-        case .export, .limitStep, .cancel: []
+        case .export, .limitStep, .hold, .cancel: []
         }
     }
 

@@ -143,6 +143,10 @@ package enum EngineCommand: Sendable {
     /// Dropped without an event if `importedTokens` don't fit and the sequence's last block was
     /// refused: the caller knows, and sends blocks and job again.
     case run(SequenceJob)
+    /// Ends the job of a sequence that decodes, and retains its KV as if it had finished.
+    ///
+    /// Answered by `held`; ignored if the sequence does not decode, or its job has finished.
+    case hold(SequenceID)
     /// Drops a sequence, also a retained one, and frees what KV is its alone before the next
     /// iteration. Unknown sequences are ignored.
     case cancel(SequenceID)
@@ -164,6 +168,8 @@ package enum EngineEvent: Sendable {
     /// its KV is free. If its job retains the KV, this stays: of all tokens but the last one, whose
     /// KV nobody has computed.
     case token(SequenceID, TokenOutput, finish: FinishReason?)
+    /// `hold` has ended its job; the KV of all its tokens but the last one stays.
+    case held(SequenceID)
     /// The sequence is closed without a result; its KV is free.
     case failed(SequenceID, EngineError)
     /// The sequence was cancelled; its KV is free.

@@ -41,6 +41,12 @@ struct DecodeMachine: Sendable {
         var lastProgress: MonotonicTime
         /// Sampled here so far.
         var sampled: [TokenID] = []
+        /// The latest of them.
+        var lastOutput: TokenOutput?
+        /// When its gateway was last asked for another place.
+        var askedToMove: MonotonicTime?
+        /// The attempt it becomes when the engine holds it.
+        var successor: AttemptID?
         /// Sampled by the prefill-worker; sent once more with the first tokens of this worker.
         var firstToken: TokenOutput?
 
@@ -62,6 +68,8 @@ struct DecodeMachine: Sendable {
     private(set) var reservedTokens = 0
     /// Tokens of KV that prompts of the prefill side take.
     var otherTokens = 0
+    /// Sequences that were decoded here and have not left yet.
+    var otherSequences = 0
     var landing: LandingArea
     /// A gateway was turned away since all room was free last; it is called whenever some is freed.
     private var hasRefused = false
@@ -133,7 +141,7 @@ struct DecodeMachine: Sendable {
         guard neededTokens <= min(limits.contextTokens, limits.kvCapacityTokens) else {
             return .tooLong
         }
-        guard reservations.count < limits.decodeSequences,
+        guard reservations.count + otherSequences < limits.decodeSequences,
             reservedTokens + otherTokens + neededTokens <= limits.kvCapacityTokens
         else {
             hasRefused = true
@@ -176,6 +184,7 @@ struct DecodeMachine: Sendable {
             reservation.firstToken = nil
         }
         reservation.sampled.append(token.token)
+        reservation.lastOutput = token
         let isWanted = reservation.stage == .running
         reservations[attempt] = reservation
         let batch = TokenBatch(

@@ -176,6 +176,8 @@ struct GatewayBoard: Sendable {
         positions[instance].map { workers[$0] }
     }
 
+    var connectedCount: Int { connected.count }
+
     func isConnected(_ instance: InstanceID) -> Bool { connected.contains(instance) }
 
     mutating func setConnected(_ instance: InstanceID, _ isConnected: Bool) {

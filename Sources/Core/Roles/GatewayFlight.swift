@@ -35,6 +35,14 @@ struct GatewayFlight: Sendable {
     /// Until then it may wait for what it needs next.
     var placementDeadline: MonotonicTime
     private(set) var attempt: UInt32 = 1
+    /// Attempts that began anew, this one included; the others are moves.
+    private(set) var tries: UInt32 = 1
+    /// The highest number given to an attempt.
+    private var lastNumber: UInt32 = 1
+    /// Number of the attempt by which another decode-worker is to go on.
+    private(set) var successor: UInt32?
+    /// Decode-workers that have handed it on.
+    private(set) var moves = 0
     /// The group that serves it; nil while none can.
     var group: GroupID?
     /// Of the model that has read it; KV and tokens of others do not mix.
@@ -74,6 +82,8 @@ struct GatewayFlight: Sendable {
     private var endReason: FinishReason?
     /// Whether the decode-worker has written: from then on the prefill-worker is not needed.
     private(set) var decodeHasWritten = false
+    /// The decode-worker has all the KV.
+    var isDelivered = false
     var times = GatewayTimes()
 
     init(
@@ -140,7 +150,7 @@ struct GatewayFlight: Sendable {
 
     /// Whether losing this worker ends the attempt.
     func needs(_ instance: InstanceID) -> Bool {
-        decode == instance || prefill == instance && !decodeHasWritten
+        decode == instance || prefill == instance && !decodeHasWritten && !isDelivered
     }
 
     /// Why the output is complete; nil while tokens are to come.
@@ -189,7 +199,16 @@ struct GatewayFlight: Sendable {
     mutating func startOver(
         avoiding avoided: Set<InstanceID>, now: MonotonicTime, limits: GatewayLimits
     ) {
-        attempt += 1
+        lastNumber += 1
+        attempt = lastNumber
+        tries += 1
+        successor = nil
+        startAttempt(avoiding: avoided, now: now, limits: limits)
+    }
+
+    private mutating func startAttempt(
+        avoiding avoided: Set<InstanceID>, now: MonotonicTime, limits: GatewayLimits
+    ) {
         slot = .none
         room = .none
         heldTokens = 0
@@ -207,7 +226,38 @@ struct GatewayFlight: Sendable {
         endLength = nil
         endReason = nil
         decodeHasWritten = false
+        isDelivered = false
         placementDeadline = min(endDeadline, now + limits.placementDeadline)
+    }
+}
+
+// MARK: Moves
+
+extension GatewayFlight {
+    /// Whether its decode-worker may hand it on.
+    func isMovable(from instance: InstanceID, limits: GatewayLimits) -> Bool {
+        decode == instance && decodeHasWritten && finish == nil && moves < limits.maximumMoves
+    }
+
+    /// The attempt's successor, on another decode-worker; the same one however often it is asked.
+    mutating func nameSuccessor() -> UInt32 {
+        if let successor { return successor }
+        lastNumber += 1
+        successor = lastNumber
+        return lastNumber
+    }
+
+    /// From now on it waits for a place, and its KV with the worker that has decoded it so far.
+    mutating func held(by instance: InstanceID, now: MonotonicTime, limits: GatewayLimits) {
+        attempt = successor ?? attempt
+        successor = nil
+        moves += 1
+        startAttempt(avoiding: [instance], now: now, limits: limits)
+        slot = .accepted(instance)
+        isLate = true
+        isDeflectionDecided = true
+        // The last token's KV is yet to be computed.
+        deliveredBefore = delivered.count - 1
     }
 }
 

@@ -19,6 +19,8 @@ package struct GatewayLimits: Sendable, Hashable {
     package var rateInterval: Duration = .seconds(1)
     /// Times a request starts, the first included.
     package var maximumAttempts: UInt32 = 4
+    /// Times its decode-workers may hand a request on.
+    package var maximumMoves = 16
     /// Time a new scheduler may take to hear of the workers its predecessor knew.
     ///
     /// Those whose old scheduler hangs leave it within ten seconds.

@@ -206,7 +206,7 @@ extension GatewayMachine {
     ///
     /// If the request is gone, or on another attempt, or does not expect this answer (`body` gives
     /// nil), the worker is told to stop, so it keeps nothing.
-    private mutating func answer(
+    mutating func answer(
         to attempt: AttemptID, from instance: InstanceID,
         _ body: (inout GatewayMachine, inout GatewayFlight) -> [GatewayAction]?
     ) -> [GatewayAction] {
@@ -224,7 +224,7 @@ extension GatewayMachine {
     }
 
     /// Applies an answer after which the worker keeps nothing of the attempt.
-    private mutating func notice(
+    mutating func notice(
         of attempt: AttemptID,
         _ body: (inout GatewayMachine, inout GatewayFlight) -> [GatewayAction]
     ) -> [GatewayAction] {

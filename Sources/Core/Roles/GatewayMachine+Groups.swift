@@ -89,7 +89,7 @@ extension GatewayMachine {
         let isKnown = known.contains { $0.rules.fingerprint == fingerprint }
         guard !isKnown, board.scenarios.contains(flight.job.scenario) else { return nil }
         return .attemptsExhausted(
-            attempts: flight.attempt,
+            attempts: flight.tries,
             reason: "no group is left with the model revision that began the answer")
     }
 

@@ -230,9 +230,9 @@ extension GatewayMachine {
         _ flight: inout GatewayFlight, avoiding suspects: Set<InstanceID>, reason: String,
         now: MonotonicTime
     ) -> [GatewayAction] {
-        guard flight.attempt < limits.maximumAttempts else {
+        guard flight.tries < limits.maximumAttempts else {
             return fail(
-                &flight, .attemptsExhausted(attempts: flight.attempt, reason: reason))
+                &flight, .attemptsExhausted(attempts: flight.tries, reason: reason))
         }
         let cancellations = cancellations(of: flight)
         flight.startOver(avoiding: suspects, now: now, limits: limits)

@@ -54,6 +54,7 @@ package struct GatewayMachine: Sendable {
     }
 
     package var requestCount: Int { flights.count }
+    package var connectedWorkers: Int { board.connectedCount }
     /// Requests no prefill-worker has accepted yet.
     package var waitingCount: Int { flights.count - board.placedCount }
 
@@ -163,6 +164,9 @@ package struct GatewayMachine: Sendable {
             case .prefillRejected(let rejected): self.rejected(rejected, from: instance, now: now)
             case .tokenBatch(let batch): received(batch, from: instance, now: now)
             case .requestFailed(let failed): self.failed(failed, from: instance, now: now)
+            case .moveWanted(let wanted): moveWanted(wanted, from: instance, now: now)
+            case .kvDelivered(let delivered): self.delivered(delivered, from: instance)
+            case .sequenceHeld(let held): self.held(held, from: instance, now: now)
             case .slotsOpen(let open): opened(instance, freeSlots: open.freePrefillSlots, now: now)
             case .kvRoomOpen(let open): opened(instance, freeBytes: open.freeKVBytes, now: now)
             default: []

@@ -12,6 +12,8 @@ package struct PlacementCounts: Sendable, Hashable {
     package var decodeOnly = 0
     /// A prefill-worker decodes since none that decodes is left.
     package var prefillOnly = 0
+    /// Sequences that went on in another decode-worker since theirs was leaving.
+    package var moved = 0
     /// Offers that were rejected, and reservations that were refused.
     package var rejected = 0
     package var refused = 0

@@ -32,6 +32,8 @@ struct PrefillMachine: Sendable {
         var hit: KeptSequences.Hit?
         var firstToken: TokenOutput?
         var engine = Computing.prompt
+        /// It was decoded here, and goes on elsewhere.
+        var isAdopted = false
         /// The target is this worker.
         var staysHere = false
         /// This worker has promised room for its sequence that covers the prompt.
@@ -54,6 +56,8 @@ struct PrefillMachine: Sendable {
     private var hasRejected = false
     /// Takes no new prompts, and calls nobody.
     var isClosed = false
+    /// Tells gateways when KV has left: this worker goes soon.
+    var saysDeliveries = false
     /// Tokens of KV that the decode side has promised.
     var otherTokens = 0
     /// Computed prompts whose KV has its place in this worker; the decode side takes them over.
@@ -65,6 +69,8 @@ struct PrefillMachine: Sendable {
     var isEmpty: Bool { slots.isEmpty }
     /// Has prompts that were not taken because others could not.
     var hasOwnWork: Bool { slots.values.contains { !$0.isFallback } }
+    /// Sequences that were decoded here and wait for their place, or are on their way.
+    var adoptedSequences: Int { slots.values.count { $0.isAdopted } }
     var fallbackPrompts: Int { slots.values.count { $0.isFallback } }
     /// KV tokens of prompts that are being computed or sent.
     var heldTokens: Int { slots.values.reduce(0) { $0 + $1.promptTokens } }
@@ -265,7 +271,11 @@ struct PrefillMachine: Sendable {
     ) -> [WorkerAction] {
         guard let slot = slots[attempt] else { return [] }
         slots[attempt]?.isInTransfer = false
-        guard let failure, !slot.isAbandoned else { return free(attempt) }
+        guard let failure, !slot.isAbandoned else {
+            let delivered = WorkerAction.send(
+                .kvDelivered(KVDelivered(attempt: attempt)), to: slot.gateway)
+            return (saysDeliveries && !slot.isAbandoned ? [delivered] : []) + free(attempt)
+        }
         let message = RequestFailed(
             attempt: attempt, code: failure.code ?? .transfer, reason: failure.reason)
         return [.send(.requestFailed(message), to: slot.gateway)]
@@ -326,6 +336,26 @@ struct PrefillMachine: Sendable {
         }
         slots[attempt]?.engine = .exporting
         return transfer(of: slot) + [.export(slot.sequence, from: target.heldTokens)]
+    }
+
+    // MARK: Moves
+
+    /// Takes the KV of a sequence that was decoded here, to send it where its gateway says.
+    mutating func adopt(_ held: HeldSequence) -> [WorkerAction] {
+        var slot = Slot(
+            terms: held.terms, gateway: held.gateway,
+            job: SequenceJob(
+                sequence: held.sequence, tokens: held.tokens,
+                outputTokens: held.terms.outputTokens, sampling: held.terms.sampling,
+                maximumNewTokens: 1, retainsKV: true),
+            expires: held.expires, isFallback: false, target: nil, hit: held.hit,
+            isInTransfer: false)
+        slot.isAdopted = true
+        slot.firstToken = held.lastToken
+        slot.engine = .waiting
+        slots[held.terms.attempt] = slot
+        attempts[held.sequence] = held.terms.attempt
+        return []
     }
 
     // MARK: Staying here

@@ -12,6 +12,8 @@ package enum WorkerAction: Sendable, Hashable {
     case run(SequenceJob)
     /// Take the sequence out of the engine; the engine answers when its KV is free.
     case cancelSequence(SequenceID)
+    /// Decode the sequence no further and keep its KV.
+    case holdSequence(SequenceID)
     /// Begin a sequence with the first tokens of a kept one, which stays.
     case fork(SequenceID, from: SequenceID, tokens: Int)
     /// Export what a sequence holds after its job has ended, from this token on.

@@ -24,6 +24,12 @@ package struct WorkerLimits: Sendable, Hashable {
     package var prefixBlockTokens = 16
     /// Prompts computed at once by the worker that will decode them.
     package var localPrefills = 2
+    /// Between two questions for another place for the same sequence.
+    package var moveInterval = Duration.milliseconds(500)
+    /// A sequence that is handed on has so much time for it before its worker leaves.
+    package var moveReserve = Duration.seconds(3)
+    /// Sequences that end so soon are not handed on when the worker's role changes.
+    package var roleChangePatience = Duration.seconds(1)
     package var handOver = KVHandOverLimits()
 
     package init(

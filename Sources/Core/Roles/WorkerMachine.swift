@@ -28,7 +28,11 @@ package struct WorkerMachine: Sendable {
     private var sequences: UInt64 = 0
     /// The health-agent's test that runs now; only while there is no work.
     var canary: OpenCanary?
-    private(set) var isDraining = false
+    var isDraining = false
+    /// While it drains: when whatever is left is given up.
+    var drainEnd = MonotonicTime.start
+    /// Handed on, with their KV, since the start.
+    package internal(set) var movedSequences = 0
     private var hasDrained = false
 
     package init(
@@ -97,6 +101,7 @@ package struct WorkerMachine: Sendable {
                 $0.prefill.cancel(cancel.attempt, room: &$0.room)
                     + $0.decode.cancel(cancel.attempt)
             }
+        case .holdSequence(let hold): return follow { $0.decode.hold(hold, from: link) }
         case .canary(let canary): return begin(canary, from: link)
         default:
             return []
@@ -192,6 +197,7 @@ package struct WorkerMachine: Sendable {
         switch event {
         case .exported: []
         case .exportEnded(let sequence): prefill.exportEnded(sequence, room: &room)
+        case .held(let sequence): held(sequence)
         case .imported(let sequence, let tokens): decode.imported(sequence, tokens: tokens)
         case .blockRefused(let sequence, _, let reason):
             prefill.forkRefused(sequence, room: &room)
@@ -301,14 +307,16 @@ package struct WorkerMachine: Sendable {
 
     // MARK: Time and leaving
 
-    package mutating func tick(now: MonotonicTime) -> [WorkerAction] {
-        follow { $0.prefill.tick(now: now, room: &$0.room) + $0.decode.tick(now: now) }
-    }
-
-    /// Takes no new work; `drained` follows when nothing is left.
-    package mutating func drain() -> [WorkerAction] {
-        isDraining = true
-        return follow { $0.room.close() }
+    /// Called a few times a second.
+    ///
+    /// - Parameter stepMilliseconds: how long a token takes at present; 0: nobody knows.
+    package mutating func tick(
+        now: MonotonicTime, stepMilliseconds: Double = 0
+    ) -> [WorkerAction] {
+        follow {
+            $0.prefill.tick(now: now, room: &$0.room) + $0.decode.tick(now: now)
+                + $0.askForPlaces(stepMilliseconds: stepMilliseconds, now: now)
+        }
     }
 
     /// Fails everything; the worker drains, since another process has to take its place.
@@ -334,6 +342,7 @@ package struct WorkerMachine: Sendable {
         prefill.uncover { decode.reservations[$0] == nil }
         prefill.otherTokens = decode.reservedTokens
         decode.otherTokens = prefill.engineTokens
+        decode.otherSequences = prefill.adoptedSequences
         // Each side calls for its own; here is room that the other one has freed.
         if decode.reservedTokens < reserved { actions += prefill.callFreeSlots() }
         if prefill.engineTokens < prompts { actions += decode.callFreeRoom() }

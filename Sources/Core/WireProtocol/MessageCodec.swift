@@ -34,6 +34,7 @@ package enum MessageCodec {
             .prefillAccepted, .prefillRejected, .slotsOpen, .kvRoomOpen, .tokenBatch,
             .requestFailed, .cancelRequest, .placeKV:
             try unsafe request(reader)
+        case .moveWanted, .holdSequence, .sequenceHeld, .kvDelivered: try unsafe move(reader)
         case .canary, .canaryDone, .exit: try unsafe probe(reader)
         case .kvOffer, .kvGrant, .kvChunk, .kvEnd, .kvDone, .kvAbort, .kvMemory, .kvCredit,
             .kvResend:
@@ -134,6 +135,20 @@ package enum MessageCodec {
             .cancelRequest(try unsafe reader.form(pdserve__wire__cancel_request__unpack))
         case .placeKV: .placeKV(try unsafe reader.form(pdserve__wire__place_kv__unpack))
         default: preconditionFailure("not a message of a request")
+        }
+    }
+
+    private static func move(_ reader: Reader) throws(WireError) -> ControlMessage {
+        switch unsafe reader.kind {
+        case .moveWanted:
+            .moveWanted(try unsafe reader.form(pdserve__wire__move_wanted__unpack))
+        case .holdSequence:
+            .holdSequence(try unsafe reader.form(pdserve__wire__hold_sequence__unpack))
+        case .sequenceHeld:
+            .sequenceHeld(try unsafe reader.form(pdserve__wire__sequence_held__unpack))
+        case .kvDelivered:
+            .kvDelivered(try unsafe reader.form(pdserve__wire__kvdelivered__unpack))
+        default: preconditionFailure("not a message of a move")
         }
     }
 

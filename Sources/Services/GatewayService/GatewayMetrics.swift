@@ -1,5 +1,6 @@
 import ClusterRules
 import Metrics
+import Roles
 import ServiceRuntime
 
 /// The gateway's metrics; made once, since finding one by its name costs more than recording.
@@ -9,6 +10,7 @@ struct GatewayMetrics: Sendable {
 
     let open = Gauge(label: "gateway_requests_open")
     let waiting = Gauge(label: "gateway_requests_waiting")
+    let connected = Gauge(label: "gateway_workers_connected")
     let finished = Counter(label: "gateway_requests_finished_total")
     let failed = Counter(label: "gateway_requests_failed_total")
     let restarted = Counter(label: "gateway_requests_restarted_total")
@@ -27,8 +29,16 @@ struct GatewayMetrics: Sendable {
             ("gateway_vocabulary_errors", "Vocabularies of groups that could not be loaded."),
             ("gateway_rules_errors", "Rules of the scheduler that could not be used."),
             ("gateway_prompt_tokens", "Tokens of prompts whose computing began."),
+            ("gateway_workers_connected", "Workers that this gateway is connected with."),
+            ("gateway_placements", "Attempts by how they were placed; see PlacementCounts."),
             ("gateway_cached_tokens", "Those of them whose KV a worker had already."),
         ] { registry.describe(name, help) }
+    }
+
+    func record(_ machine: borrowing GatewayMachine) {
+        open.record(machine.requestCount)
+        waiting.record(machine.waitingCount)
+        connected.record(machine.connectedWorkers)
     }
 
     func ended(_ outcome: Outcome, scenario: String) {
@@ -50,4 +60,28 @@ struct GatewayMetrics: Sendable {
     }
 
     static func countWrongRules() { Counter(label: "gateway_rules_errors_total").increment() }
+}
+
+/// How attempts were placed, as counters by kind.
+struct PlacementMetrics {
+    private static let kinds: [(String, @Sendable (PlacementCounts) -> Int)] = [
+        ("early", { $0.early }), ("late", { $0.late }), ("deflected", { $0.deflected }),
+        ("decode-only", { $0.decodeOnly }), ("prefill-only", { $0.prefillOnly }),
+        ("moved", { $0.moved }), ("rejected", { $0.rejected }), ("refused", { $0.refused }),
+        ("expired", { $0.expired }), ("shed", { $0.shed }),
+    ]
+
+    private var last = PlacementCounts()
+    private let counters = kinds.map {
+        Counter(label: "gateway_placements_total", dimensions: [("kind", $0.0)])
+    }
+
+    /// Counts what has been added since the last call.
+    mutating func record(_ counts: PlacementCounts) {
+        for (counter, (_, count)) in zip(counters, Self.kinds) {
+            let new = count(counts) - count(last)
+            if new > 0 { counter.increment(by: new) }
+        }
+        last = counts
+    }
 }

@@ -237,16 +237,17 @@ package final class GatewayService: Service {
     /// Ticks until the gateway has drained.
     private func tick() async throws {
         var drainEnd: MonotonicTime?
+        var placements = PlacementMetrics()
         while true {
             try await Task.sleep(for: .milliseconds(50))
             let now = ProcessClock.now()
             handle { $0.tick(now: now) }
-            let (open, waiting) = state.withLock { state in
+            let open = state.withLock { state in
                 relink(&state)
-                return (state.machine.requestCount, state.machine.waitingCount)
+                metrics.record(state.machine)
+                placements.record(state.machine.counts)
+                return state.machine.requestCount
             }
-            metrics.open.record(open)
-            metrics.waiting.record(waiting)
             guard Task.isShuttingDownGracefully else { continue }
             drainEnd = drainEnd ?? now + drainDeadline
             if open == 0 { return }

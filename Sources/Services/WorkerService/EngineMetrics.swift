@@ -11,9 +11,11 @@ import ServingTypes
 /// | `prefill_engine_export_bytes_total` | bytes of these blocks |
 /// | `decode_engine_import_seconds_total` | the engine's time for taking blocks in |
 /// | `decode_engine_import_bytes_total` | bytes of these blocks, without refused ones |
+/// | `*_sequences_moved_total` | sequences handed on to other workers, with their KV |
 /// | `*_role_change_seconds` | from an assignment to the role it assigns |
 struct EngineMetrics {
     private var last = EngineProgress(steps: 0, stepAge: nil, openSequences: 0, usedKVTokens: 0)
+    private var lastMovedSequences = 0
 
     /// Counts what has been done since the last call.
     mutating func record(_ progress: EngineProgress, of role: Role) {
@@ -27,6 +29,13 @@ struct EngineMetrics {
         Counter(label: "decode_engine_import_bytes_total")
             .increment(by: progress.importedKVBytes - last.importedKVBytes)
         last = progress
+    }
+
+    mutating func record(movedSequences: Int, of role: Role) {
+        let name = role == .prefillWorker ? "prefill" : "decode"
+        Counter(label: "\(name)_sequences_moved_total")
+            .increment(by: movedSequences - lastMovedSequences)
+        lastMovedSequences = movedSequences
     }
 
     static func roleChanged(_ role: Role, in duration: Duration) {

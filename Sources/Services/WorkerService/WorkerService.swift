@@ -144,7 +144,8 @@ package final class WorkerService: Service {
             try await Task.sleep(for: .milliseconds(100))
             let now = ProcessClock.now()
             pulse.beat()
-            handle { $0.tick(now: now) }
+            let stepMilliseconds = state.withLock { $0.rates.decodeStepMilliseconds }
+            handle { $0.tick(now: now, stepMilliseconds: stepMilliseconds) }
             for ended in sender.tick() { transferEnded(ended) }
             record(status, now: now)
             let (isDrained, lost) = state.withLock { ($0.isDrained, $0.lost) }
@@ -164,7 +165,7 @@ package final class WorkerService: Service {
 
     private func beginDraining() {
         logger.notice("draining: no new work is taken")
-        handle { $0.drain() }
+        handle { $0.drain(until: ProcessClock.now() + drainDeadline) }
         sendHeartbeat()
     }
 
@@ -372,6 +373,7 @@ package final class WorkerService: Service {
             for session in state.gateways.values { session.post(message) }
         case .run(let job): engine.submit(.run(job))
         case .cancelSequence(let sequence): engine.submit(.cancel(sequence))
+        case .holdSequence(let sequence): engine.submit(.hold(sequence))
         case .fork(let new, let kept, let tokens):
             engine.submit(.fork(new, from: kept, tokens: tokens))
         case .export(let sequence, let start): engine.submit(.export(sequence, from: start))
@@ -407,6 +409,8 @@ package final class WorkerService: Service {
         let (machine, usesPrefill, usesDecode) = state.withLock { state in
             state.rates.record(progress)
             state.engineMetrics.record(progress, of: description.role)
+            state.engineMetrics.record(
+                movedSequences: state.machine.movedSequences, of: description.role)
             return (state.machine, state.usesPrefill, state.usesDecode)
         }
         Gauge(label: "\(role)_free_slots").record(status.freePrefillSlots)

@@ -19,6 +19,7 @@ extension ClusterSimulation {
         counts.deflected += placements.deflected
         counts.decodeOnly += placements.decodeOnly
         counts.prefillOnly += placements.prefillOnly
+        counts.moved += placements.moved
     }
 
     func note(_ traffic: [GroupTraffic]) {

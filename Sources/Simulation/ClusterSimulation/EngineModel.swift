@@ -10,6 +10,7 @@ final class EngineModel {
         case export(SequenceID, from: Int)
         case limitStep(Duration?)
         case run(SequenceJob)
+        case hold(SequenceID)
         case cancel(SequenceID)
     }
 
@@ -116,6 +117,8 @@ final class EngineModel {
                 stepLimit = limit
             case .run(let job):
                 start(job)
+            case .hold(let sequence):
+                hold(sequence)
             }
             checkRoom()
         }
@@ -168,6 +171,14 @@ final class EngineModel {
                 false, "\(process.name) exports \(id) from \(start) on, which is not retained")
         }
         sequences[id]?.exporting = start..<present.tokens.count
+    }
+
+    private func hold(_ id: SequenceID) {
+        guard let present = sequences[id], present.job != nil, !present.generated.isEmpty,
+            present.exporting == nil
+        else { return }
+        sequences[id] = Sequence(tokens: present.tokens, isRetained: true)
+        emit(.other(.held(id)))
     }
 
     /// One block of each sequence with KV that has to leave.

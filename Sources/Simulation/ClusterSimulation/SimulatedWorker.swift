@@ -93,7 +93,8 @@ final class SimulatedWorker: SimulatedProcess {
             reserved >= 0 && reserved + machine.keptKVTokens <= plan.kvCapacityTokens,
             "\(name) has reserved \(reserved) and kept \(machine.keptKVTokens) tokens")
         cluster.expect(
-            sending.count <= plan.prefillSlots, "\(name) sends KV of \(sending.count) prompts")
+            sending.count <= plan.prefillSlots + plan.decodeSequences,
+            "\(name) sends KV of \(sending.count) prompts")
         cluster.expect(
             machine.landedKVBytes <= plan.workerLimits.landingBytes, "\(name) lands too much")
         guard let engine, !engine.hasCommands else { return }
@@ -106,7 +107,11 @@ final class SimulatedWorker: SimulatedProcess {
             "\(name) has \(engine.openSequences) sequences open")
     }
 
-    func drain() { perform(machine.drain()) }
+    func drain() {
+        perform(machine.drain())
+        // Answers are short here: they would end before the next tick.
+        perform(machine.tick(now: now))
+    }
 
     func loseEngine() {
         engine = nil
@@ -157,6 +162,7 @@ final class SimulatedWorker: SimulatedProcess {
             break
         case .assign(let assign):
             perform(machine.assigned(assign, now: now))
+            perform(machine.tick(now: now))
         case .kvOffer, .kvEnd, .kvAbort: receivedKV(message, on: link)
         case .kvGrant, .kvCredit, .kvResend, .kvDone:
             destinations[link.acceptor.name]?.received(message, on: link)
@@ -209,6 +215,7 @@ final class SimulatedWorker: SimulatedProcess {
                 cluster.checkJob(job)
                 engine?.submit(.run(job))
             case .cancelSequence(let sequence): engine?.submit(.cancel(sequence))
+            case .holdSequence(let sequence): engine?.submit(.hold(sequence))
             case .openTransfer(let plan): open(plan)
             case .endTransfer(let end): sending[end.attempt]?.finish(end)
             case .abortTransfer(let attempt, let reason):

@@ -31,6 +31,8 @@ package struct SimulationCounts: Sendable, Hashable {
     package var deflected = 0
     package var decodeOnly = 0
     package var prefillOnly = 0
+    /// Sequences that were handed on.
+    package var moved = 0
     /// What their reports to the scheduler add up to.
     package var reportedArrivals = 0
     package var reportedEnds = 0

@@ -68,6 +68,7 @@ final class SimulatedInstance {
             case .broadcast(let message): run.toGateways(message, from: name)
             case .run(let job): submit(.run(job))
             case .cancelSequence(let sequence): submit(.cancel(sequence))
+            case .holdSequence(let sequence): submit(.hold(sequence))
             case .fork(let new, let old, let tokens):
                 submit(.fork(new, from: old, tokens: tokens))
             case .export(let sequence, let start): submit(.export(sequence, from: start))

@@ -89,7 +89,7 @@ private final class KVCollector: Sendable {
         case .failed(_, let error): end(error)
         case .cancelled: end(CancellationError())
         case .engineLost(let error): end(error)
-        case .imported, .blockRefused, .exportEnded: break
+        case .imported, .blockRefused, .exportEnded, .held: break
         }
     }
 

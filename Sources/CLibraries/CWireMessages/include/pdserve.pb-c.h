@@ -29,6 +29,10 @@ typedef struct Pdserve__Wire__ReservationRefused Pdserve__Wire__ReservationRefus
 typedef struct Pdserve__Wire__PrefillOffer Pdserve__Wire__PrefillOffer;
 typedef struct Pdserve__Wire__KVTarget Pdserve__Wire__KVTarget;
 typedef struct Pdserve__Wire__PlaceKV Pdserve__Wire__PlaceKV;
+typedef struct Pdserve__Wire__MoveWanted Pdserve__Wire__MoveWanted;
+typedef struct Pdserve__Wire__HoldSequence Pdserve__Wire__HoldSequence;
+typedef struct Pdserve__Wire__SequenceHeld Pdserve__Wire__SequenceHeld;
+typedef struct Pdserve__Wire__KVDelivered Pdserve__Wire__KVDelivered;
 typedef struct Pdserve__Wire__PrefillAccepted Pdserve__Wire__PrefillAccepted;
 typedef struct Pdserve__Wire__PrefillRejected Pdserve__Wire__PrefillRejected;
 typedef struct Pdserve__Wire__SlotsOpen Pdserve__Wire__SlotsOpen;
@@ -292,6 +296,55 @@ struct  Pdserve__Wire__PlaceKV
 #define PDSERVE__WIRE__PLACE_KV__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__place_kv__descriptor) \
     , NULL, NULL }
+
+
+struct  Pdserve__Wire__MoveWanted
+{
+  ProtobufCMessage base;
+  Pdserve__Wire__AttemptID *attempt;
+};
+#define PDSERVE__WIRE__MOVE_WANTED__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__move_wanted__descriptor) \
+    , NULL }
+
+
+struct  Pdserve__Wire__HoldSequence
+{
+  ProtobufCMessage base;
+  Pdserve__Wire__AttemptID *attempt;
+  /*
+   * Number of the attempt that follows it.
+   */
+  uint32_t successor;
+};
+#define PDSERVE__WIRE__HOLD_SEQUENCE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__hold_sequence__descriptor) \
+    , NULL, 0 }
+
+
+struct  Pdserve__Wire__SequenceHeld
+{
+  ProtobufCMessage base;
+  Pdserve__Wire__AttemptID *attempt;
+  uint32_t successor;
+  /*
+   * Of the whole output; the KV of the last one is not computed.
+   */
+  uint32_t output_tokens;
+};
+#define PDSERVE__WIRE__SEQUENCE_HELD__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__sequence_held__descriptor) \
+    , NULL, 0, 0 }
+
+
+struct  Pdserve__Wire__KVDelivered
+{
+  ProtobufCMessage base;
+  Pdserve__Wire__AttemptID *attempt;
+};
+#define PDSERVE__WIRE__KVDELIVERED__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__kvdelivered__descriptor) \
+    , NULL }
 
 
 struct  Pdserve__Wire__PrefillAccepted
@@ -821,6 +874,82 @@ Pdserve__Wire__PlaceKV *
 void   pdserve__wire__place_kv__free_unpacked
                      (Pdserve__Wire__PlaceKV *message,
                       ProtobufCAllocator *allocator);
+/* Pdserve__Wire__MoveWanted methods */
+void   pdserve__wire__move_wanted__init
+                     (Pdserve__Wire__MoveWanted         *message);
+size_t pdserve__wire__move_wanted__get_packed_size
+                     (const Pdserve__Wire__MoveWanted   *message);
+size_t pdserve__wire__move_wanted__pack
+                     (const Pdserve__Wire__MoveWanted   *message,
+                      uint8_t             *out);
+size_t pdserve__wire__move_wanted__pack_to_buffer
+                     (const Pdserve__Wire__MoveWanted   *message,
+                      ProtobufCBuffer     *buffer);
+Pdserve__Wire__MoveWanted *
+       pdserve__wire__move_wanted__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   pdserve__wire__move_wanted__free_unpacked
+                     (Pdserve__Wire__MoveWanted *message,
+                      ProtobufCAllocator *allocator);
+/* Pdserve__Wire__HoldSequence methods */
+void   pdserve__wire__hold_sequence__init
+                     (Pdserve__Wire__HoldSequence         *message);
+size_t pdserve__wire__hold_sequence__get_packed_size
+                     (const Pdserve__Wire__HoldSequence   *message);
+size_t pdserve__wire__hold_sequence__pack
+                     (const Pdserve__Wire__HoldSequence   *message,
+                      uint8_t             *out);
+size_t pdserve__wire__hold_sequence__pack_to_buffer
+                     (const Pdserve__Wire__HoldSequence   *message,
+                      ProtobufCBuffer     *buffer);
+Pdserve__Wire__HoldSequence *
+       pdserve__wire__hold_sequence__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   pdserve__wire__hold_sequence__free_unpacked
+                     (Pdserve__Wire__HoldSequence *message,
+                      ProtobufCAllocator *allocator);
+/* Pdserve__Wire__SequenceHeld methods */
+void   pdserve__wire__sequence_held__init
+                     (Pdserve__Wire__SequenceHeld         *message);
+size_t pdserve__wire__sequence_held__get_packed_size
+                     (const Pdserve__Wire__SequenceHeld   *message);
+size_t pdserve__wire__sequence_held__pack
+                     (const Pdserve__Wire__SequenceHeld   *message,
+                      uint8_t             *out);
+size_t pdserve__wire__sequence_held__pack_to_buffer
+                     (const Pdserve__Wire__SequenceHeld   *message,
+                      ProtobufCBuffer     *buffer);
+Pdserve__Wire__SequenceHeld *
+       pdserve__wire__sequence_held__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   pdserve__wire__sequence_held__free_unpacked
+                     (Pdserve__Wire__SequenceHeld *message,
+                      ProtobufCAllocator *allocator);
+/* Pdserve__Wire__KVDelivered methods */
+void   pdserve__wire__kvdelivered__init
+                     (Pdserve__Wire__KVDelivered         *message);
+size_t pdserve__wire__kvdelivered__get_packed_size
+                     (const Pdserve__Wire__KVDelivered   *message);
+size_t pdserve__wire__kvdelivered__pack
+                     (const Pdserve__Wire__KVDelivered   *message,
+                      uint8_t             *out);
+size_t pdserve__wire__kvdelivered__pack_to_buffer
+                     (const Pdserve__Wire__KVDelivered   *message,
+                      ProtobufCBuffer     *buffer);
+Pdserve__Wire__KVDelivered *
+       pdserve__wire__kvdelivered__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   pdserve__wire__kvdelivered__free_unpacked
+                     (Pdserve__Wire__KVDelivered *message,
+                      ProtobufCAllocator *allocator);
 /* Pdserve__Wire__PrefillAccepted methods */
 void   pdserve__wire__prefill_accepted__init
                      (Pdserve__Wire__PrefillAccepted         *message);
@@ -1204,6 +1333,18 @@ typedef void (*Pdserve__Wire__KVTarget_Closure)
 typedef void (*Pdserve__Wire__PlaceKV_Closure)
                  (const Pdserve__Wire__PlaceKV *message,
                   void *closure_data);
+typedef void (*Pdserve__Wire__MoveWanted_Closure)
+                 (const Pdserve__Wire__MoveWanted *message,
+                  void *closure_data);
+typedef void (*Pdserve__Wire__HoldSequence_Closure)
+                 (const Pdserve__Wire__HoldSequence *message,
+                  void *closure_data);
+typedef void (*Pdserve__Wire__SequenceHeld_Closure)
+                 (const Pdserve__Wire__SequenceHeld *message,
+                  void *closure_data);
+typedef void (*Pdserve__Wire__KVDelivered_Closure)
+                 (const Pdserve__Wire__KVDelivered *message,
+                  void *closure_data);
 typedef void (*Pdserve__Wire__PrefillAccepted_Closure)
                  (const Pdserve__Wire__PrefillAccepted *message,
                   void *closure_data);
@@ -1279,6 +1420,10 @@ extern const ProtobufCMessageDescriptor pdserve__wire__reservation_refused__desc
 extern const ProtobufCMessageDescriptor pdserve__wire__prefill_offer__descriptor;
 extern const ProtobufCMessageDescriptor pdserve__wire__kvtarget__descriptor;
 extern const ProtobufCMessageDescriptor pdserve__wire__place_kv__descriptor;
+extern const ProtobufCMessageDescriptor pdserve__wire__move_wanted__descriptor;
+extern const ProtobufCMessageDescriptor pdserve__wire__hold_sequence__descriptor;
+extern const ProtobufCMessageDescriptor pdserve__wire__sequence_held__descriptor;
+extern const ProtobufCMessageDescriptor pdserve__wire__kvdelivered__descriptor;
 extern const ProtobufCMessageDescriptor pdserve__wire__prefill_accepted__descriptor;
 extern const ProtobufCMessageDescriptor pdserve__wire__prefill_rejected__descriptor;
 extern const ProtobufCMessageDescriptor pdserve__wire__slots_open__descriptor;

@@ -32,6 +32,10 @@ package enum ControlMessage: Hashable, Sendable {
     case requestFailed(RequestFailed)
     case cancelRequest(CancelRequest)
     case placeKV(PlaceKV)
+    case moveWanted(MoveWanted)
+    case holdSequence(HoldSequence)
+    case sequenceHeld(SequenceHeld)
+    case kvDelivered(KVDelivered)
 
     case canary(Canary)
     case canaryDone(CanaryDone)
@@ -79,6 +83,10 @@ package enum ControlMessage: Hashable, Sendable {
         case .requestFailed: .requestFailed
         case .cancelRequest: .cancelRequest
         case .placeKV: .placeKV
+        case .moveWanted: .moveWanted
+        case .holdSequence: .holdSequence
+        case .sequenceHeld: .sequenceHeld
+        case .kvDelivered: .kvDelivered
         case .canary: .canary
         case .canaryDone: .canaryDone
         case .exit: .exit

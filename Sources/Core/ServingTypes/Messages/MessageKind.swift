@@ -32,6 +32,10 @@ package enum MessageKind: UInt8, Sendable, CaseIterable {
     case requestFailed = 41
     case cancelRequest = 42
     case placeKV = 43
+    case moveWanted = 44
+    case holdSequence = 45
+    case sequenceHeld = 46
+    case kvDelivered = 47
 
     case canary = 48
     case canaryDone = 49
@@ -90,11 +94,13 @@ package enum MessageKind: UInt8, Sendable, CaseIterable {
         case .healthReport, .canary, .exit: role == .healthAgent
         case .trafficReport: role == .gateway
         case .clusterStatusRequest, .adminRequest: role == .administrator
-        case .reserveKV, .prefillOffer, .placeKV, .cancelRequest: role == .gateway
+        case .reserveKV, .prefillOffer, .placeKV, .cancelRequest, .holdSequence:
+            role == .gateway
         // A worker's role in the cluster changes while it lives; its certificate does not.
         case .reservationGranted, .reservationRefused, .kvRoomOpen, .prefillAccepted,
-            .prefillRejected, .slotsOpen, .tokenBatch, .requestFailed, .kvOffer, .kvChunk,
-            .kvMemory, .kvEnd, .kvAbort, .kvGrant, .kvCredit, .kvResend, .kvDone, .canaryDone:
+            .prefillRejected, .slotsOpen, .tokenBatch, .requestFailed, .moveWanted, .sequenceHeld,
+            .kvDelivered, .kvOffer, .kvChunk, .kvMemory, .kvEnd, .kvAbort, .kvGrant, .kvCredit,
+            .kvResend, .kvDone, .canaryDone:
             role.isWorker
         }
     }
