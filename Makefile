@@ -10,6 +10,8 @@ HOSTS ?= localhost,127.0.0.1
 SEEDS ?= 1000
 SEED ?= 1
 ROUNDS ?= 40
+NETWORK ?= loopback
+MINUTES ?= 60
 FUZZ_FRAMES ?= 100000000
 CANCELLATIONS ?= 10000
 
@@ -20,7 +22,7 @@ locations := source Scripts/locations.sh
 libraries := -Xlinker -rpath -Xlinker $$llama_library_folder
 
 .PHONY: help setup serve build test check lint tidy protocols-check format protocols \
-	certificates fuzz faults chaos simulate tsan image clean
+	certificates fuzz faults chaos soak simulate tsan image clean
 .NOTPARALLEL:
 
 help: ## list these targets
@@ -70,13 +72,18 @@ faults: setup ## cut, flip, stall and cancel KV transfers at every place, CANCEL
 	$(locations) && KV_FAULTS=long KV_CANCELLATIONS=$(CANCELLATIONS) swift test \
 		--disable-xctest $(libraries) --filter 'WorkerServiceTests|KVLossTests'
 
-chaos: setup ## ROUNDS rounds of kills, stops and bad links under load; SEED repeats a run
+chaos: setup ## ROUNDS rounds of faults under load, by SEED; NETWORK=namespaces needs root
 	$(locations) && swift build -c release $(libraries)
-	.build/release/benchmark chaos --rounds $(ROUNDS) --seed $(SEED)
+	.build/release/benchmark chaos --rounds $(ROUNDS) --seed $(SEED) --network $(NETWORK)
 
-simulate: setup ## run the simulated cluster with SEEDS different seeds
-	$(locations) && SIMULATION_SEEDS=$(SEEDS) swift test -c release --disable-xctest $(libraries) \
-		--filter Simulation
+soak: setup ## MINUTES of load with light faults; sees whether any process grows
+	$(locations) && swift build -c release $(libraries)
+	mkdir -p run
+	.build/release/benchmark soak --minutes $(MINUTES) --seed $(SEED) --json run/soak.json
+
+simulate: setup ## run SEEDS simulated clusters from SEED on, both cores; SIMULATE adds options
+	$(locations) && swift build -c release --product simulate $(libraries)
+	.build/release/simulate --from $(SEED) --seeds $(SEEDS) $(SIMULATE)
 
 tsan: setup ## run the suite under the thread sanitizer
 	Scripts/tsan.sh

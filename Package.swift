@@ -137,7 +137,7 @@ let modules: [Module] = [
         products: [nioCore, nioPosix, nioHTTP1]),
     Module(
         layer: .adapter, name: "Transport", uses: ["ServingTypes", "WireProtocol", "COpenSSL"],
-        products: [logging, nioCore, nioPosix]),
+        products: [logging, metrics, nioCore, nioPosix]),
     Module(
         layer: .adapter, name: "SharedMemory", uses: ["InferenceEngine", "CSharedMemory"],
         products: [logging]),
@@ -241,6 +241,10 @@ let modules: [Module] = [
             "HTTPClient", "LocalCluster", "Measurement", "ServiceRuntime", "ServiceStart",
         ],
         products: [argumentParser, logging]),
+    // Nothing but pure modules, so that it is built in little time.
+    Module(
+        layer: .executable, name: "simulate", uses: ["ClusterSimulation"],
+        products: [argumentParser]),
 ]
 
 /// Test targets: the tested module and what else the tests use.

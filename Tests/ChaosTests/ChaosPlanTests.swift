@@ -28,20 +28,37 @@ import Testing
             }
             for event in events {
                 #expect(event.at + event.lasts <= settings.plan.roundDuration)
-                #expect(!event.fault.needsNetwork || settings.relayed.contains(event.target))
+                #expect(event.fault.means == .signals || settings.relayed.contains(event.target))
             }
             faults.formUnion(events.map(\.fault))
             targets.formUnion(events.map(\.target))
         }
-        #expect(faults == Set(ChaosFault.allCases))
+        let possible = ChaosFault.allCases.filter { [.signals, .relay].contains($0.means) }
+        #expect(faults == Set(possible))
         #expect(targets == Set(settings.targets))
     }
 
     @Test func `without relays no link fails`() {
         var settings = settings
-        settings.hasRelays = false
+        settings.network = .loopback(hasRelays: false)
         let events = (0..<100).flatMap { settings.plan.events(ofRound: $0) }
-        #expect(!events.contains { $0.fault.needsNetwork })
+        #expect(!events.contains { $0.fault.means != .signals })
+    }
+
+    @Test func `on hosts of their own, hosts lose each other, and some links do harm`() {
+        var settings = settings
+        settings.network = .namespaces(hasNetem: false)
+        let events = (0..<400).flatMap { settings.plan.events(ofRound: $0) }
+        #expect(Set(events.map(\.fault)) == Set(ChaosFault.allCases).subtracting([.delay]))
+        for event in events {
+            let isBetween = event.fault == .partition || event.fault == .oneWay
+            #expect((event.peer != nil) == isBetween && event.peer != event.target)
+            #expect(event.fault.means != .relay || settings.relayed.contains(event.target))
+            #expect(event.fault != .linkDown || event.target.role != .gateway)
+        }
+        settings.network = .namespaces(hasNetem: true)
+        let others = (0..<400).flatMap { settings.plan.events(ofRound: $0) }
+        #expect(others.contains { $0.fault == .delay })
     }
 
     @Test func `questions are the same for the same seed`() {
@@ -82,12 +99,14 @@ import Testing
         }
         #expect(take(.answered(right, longestGap: nil)))
         #expect(!take(.refused))
-        #expect(!take(.unreached))
+        #expect(!take(.unreached, gatewayIsGone: true))
         #expect(!take(.brokenOff("end"), gatewayIsGone: true))
         #expect(results.violations == 0)
         #expect(!take(.brokenOff("end")))
         #expect(take(.answered(wrong, longestGap: nil)))
         #expect(results.violations == 2)
+        #expect(!take(.unreached))
+        #expect(results.violations == 3)
         let words = results.report.text
         #expect(words.contains("choice 0 differs from byte 0 of 5"))
     }

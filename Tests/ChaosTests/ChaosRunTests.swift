@@ -14,7 +14,7 @@ import Testing
         settings.questions = 8
         settings.prefillWorkers = 2
         settings.decodeWorkers = 2
-        settings.hasRelays = ChaosSettings.canRelay
+        settings.network = .loopback(hasRelays: ChaosSettings.canRelay)
         let folder = FileManager.default.temporaryDirectory.appending(
             path: "pdserve-chaos-\(UInt64.random(in: 0 ... .max))")
         let executables = URL(fileURLWithPath: ProcessInfo.processInfo.arguments[0])

@@ -97,14 +97,21 @@ extension TestCluster {
     func pdserve(
         _ arguments: String..., within limit: Duration = .seconds(20)
     ) async throws -> (status: Int32, output: String) {
-        let process = Process()
-        process.executableURL = Self.executables.appending(path: "pdserve")
         let scheduler = cluster.schedulerAddresses.map(\.description).joined(separator: ",")
-        process.arguments =
+        return try await tool(
             arguments + [
                 "--scheduler", scheduler, "--cluster", cluster.settings.cluster, "--certificates",
                 cluster.settings.folder.appending(path: "certificates").path,
-            ]
+            ], within: limit)
+    }
+
+    /// Runs the people's tool.
+    func tool(
+        _ arguments: [String], within limit: Duration = .seconds(20)
+    ) async throws -> (status: Int32, output: String) {
+        let process = Process()
+        process.executableURL = Self.executables.appending(path: "pdserve")
+        process.arguments = arguments
         let output = cluster.settings.folder.appending(
             path: "pdserve-\(UInt32.random(in: 0 ... .max)).txt")
         _ = FileManager.default.createFile(atPath: output.path, contents: nil)

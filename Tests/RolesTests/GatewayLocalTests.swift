@@ -79,9 +79,32 @@ import Testing
         _ = bench.accept(attempt(1))
         #expect(bench.machine.counts.deflected == 0)
         #expect(bench.machine.counts.early == 1)
-        // Others are not sent there either until it calls.
+        // Others are not sent there either for a while; it never calls.
         _ = bench.submit(2, prompt: long)
         #expect(bench.grant(attempt(2), held: 900).offeredTo == [prefill1])
+        _ = bench.tick(GatewayLimits().askAgainInterval + .seconds(1))
+        for number in UInt64(3)...5 {
+            _ = bench.submit(number, prompt: long)
+            #expect(bench.grant(attempt(number), held: 900).offeredTo == [decode1])
+            _ = bench.accept(attempt(number), from: decode1)
+            _ = bench.tokens(attempt(number), at: 0, 7, finish: .stop, from: decode1)
+        }
+    }
+
+    @Test func `a helper that computes enough for itself has slots for others`() {
+        var bench = GatewayBench([worker(prefill1, .prefillWorker)])
+        _ = bench.rule { $0.prefillOnlyFallback = true }
+        _ = bench.submit(1)
+        #expect(bench.grant(attempt(1), from: prefill1).offeredTo == [prefill1])
+        _ = bench.reject(attempt(1), from: prefill1)
+        _ = bench.show([
+            serving(worker(decode1, .decodeWorker)), serving(worker(prefill1, .prefillWorker)),
+        ])
+        _ = bench.connect(decode1)
+        for number in UInt64(2)...3 {
+            _ = bench.submit(number)
+            #expect(bench.grant(attempt(number)).offeredTo == [prefill1])
+        }
     }
 
     @Test func `losing a worker that does everything means the next attempt`() {

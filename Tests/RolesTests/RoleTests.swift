@@ -167,6 +167,20 @@ import Testing
         #expect(reserveFallback(&draining, 1).refusal?.code == .draining)
     }
 
+    @Test func `a worker that helps calls for work when it has room again`() {
+        var bench = WorkerBench(.prefill, sequences: 1)
+        #expect(reserveFallback(&bench, 1).granted != nil)
+        #expect(reserveFallback(&bench, 2).refusal?.code == .noKVRoom)
+        let calls = bench.cancel(attempt(1))
+        #expect(calls.last == .broadcast(.kvRoomOpen(KVRoomOpen(freeKVBytes: 1000))))
+        // Nobody is called to a worker that is about to change.
+        #expect(reserveFallback(&bench, 2).granted != nil)
+        #expect(reserveFallback(&bench, 3).refusal?.code == .noKVRoom)
+        _ = bench.machine.drain()
+        let silence = bench.cancel(attempt(2))
+        #expect(!silence.contains { if case .broadcast = $0 { true } else { false } })
+    }
+
     @Test func `help does not hold up a change of roles`() {
         var bench = WorkerBench(.prefill)
         _ = reserveFallback(&bench, 1)

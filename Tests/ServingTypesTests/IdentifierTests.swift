@@ -28,7 +28,16 @@ import Testing
     }
 
     @Test func `a secret never shows itself`() {
-        #expect("\(ReservationSecret(high: 1, low: 2))" == "reservation secret")
+        let secret = ReservationSecret(high: 4_711, low: 815)
+        #expect("\(secret)" == "reservation secret")
+        let attempt = AttemptID(request: RequestID(high: 1, low: 2), number: 3)
+        let granted = ReservationGranted(attempt: attempt, secret: secret, kvBytes: 6)
+        var dumped = ""
+        dump((secret, granted), to: &dumped)
+        for text in ["\([secret])", String(reflecting: secret), dumped, "\(granted)"] {
+            #expect(text.contains("reservation secret"))
+            #expect(!text.contains("4711") && !text.contains("815"), "\(text)")
+        }
     }
 
     @Test func `request ids print as 32 digits`() {

@@ -1,20 +1,20 @@
 import Foundation
 import HTTPClient
 import LocalCluster
-import NIOCore
-import NIOPosix
+import Measurement
 import ServiceStart
 import ServingTypes
 import Synchronization
 
 /// The cluster's processes and relays, and what is done to them.
 final class ChaosProcesses: Sendable {
-    /// One life of a gateway.
+    /// A gateway as a client finds it.
     struct Gateway: Sendable {
         var name: String
         var address: NetworkAddress
-        /// Faults that had befallen it.
-        var faults: Int
+        /// Faults that had befallen it, and whether one went on.
+        var faults = 0
+        var isSuffering = false
     }
 
     private struct State {
@@ -30,23 +30,28 @@ final class ChaosProcesses: Sendable {
 
     /// Time a process may take from SIGTERM to its end.
     private static let endDeadline = Duration.seconds(60)
-    private static let localHost = "127.0.0.1"
 
     private let settings: ChaosSettings
-    private let cluster: LocalCluster
+    let cluster: LocalCluster
+    private let network: NamespaceNetwork?
     private let state = Mutex(State())
     private let newRelays = AsyncStream.makeStream(of: NewRelay.self)
 
-    init(settings: ChaosSettings, cluster: LocalCluster) {
+    init(settings: ChaosSettings, cluster: LocalCluster, network: NamespaceNetwork?) {
         self.settings = settings
         self.cluster = cluster
+        self.network = network
     }
 
     // MARK: Start
 
     func start() async throws {
         try cluster.makeCertificates()
-        let listen = NetworkAddress(host: Self.localHost, port: try await Self.freePort())
+        let scheduler = ChaosTarget(role: .scheduler, number: 1).processName
+        let listen = NetworkAddress(
+            host: network?.address(of: scheduler) ?? "127.0.0.1",
+            // Nobody else is on a host of its own.
+            port: network == nil ? try FreePort.take().port : NamespaceNetwork.schedulerPort)
         for target in settings.relayed {
             let relay = FaultyRelay(to: listen)
             add(relay, of: target, port: listen.port)
@@ -68,9 +73,9 @@ final class ChaosProcesses: Sendable {
             let process = try await cluster.startGateway(name: target.name)
             guard let address = process.announcement.http else { return }
             state.withLock { state in
-                let faults = state.gateways[target.name]?.faults ?? 0
-                state.gateways[target.name] = Gateway(
-                    name: target.name, address: address, faults: faults)
+                state.gateways[
+                    target.name, default: Gateway(name: target.name, address: address)
+                ].address = address
             }
         case .scheduler:
             guard let address = cluster.schedulerAddress else { return }
@@ -85,7 +90,7 @@ final class ChaosProcesses: Sendable {
             try await cluster.startWorker(target.role, number: target.number)
             return
         }
-        let host = ChaosSettings.host(of: target)
+        let host = settings.relayHost(of: target)
         let process = try await cluster.startWorker(
             target.role, number: target.number,
             arguments: [
@@ -108,7 +113,7 @@ final class ChaosProcesses: Sendable {
             relay.set(state.conditions[target] ?? .healthy)
             state.relays[target, default: []].append(relay)
         }
-        let address = NetworkAddress(host: ChaosSettings.host(of: target), port: port)
+        let address = NetworkAddress(host: settings.relayHost(of: target), port: port)
         newRelays.continuation.yield(NewRelay(relay: relay, address: address))
     }
 
@@ -121,14 +126,6 @@ final class ChaosProcesses: Sendable {
         }
     }
 
-    private static func freePort() async throws -> Int {
-        let channel = try await ServerBootstrap(group: .singletonMultiThreadedEventLoopGroup)
-            .bind(host: localHost, port: 0).get()
-        let port = channel.localAddress?.port ?? 0
-        try await channel.close()
-        return port
-    }
-
     // MARK: Clients
 
     func gateway(_ index: Int) -> Gateway {
@@ -136,9 +133,10 @@ final class ChaosProcesses: Sendable {
         return gateways[index % gateways.count]
     }
 
-    /// Whether something befell this gateway since.
+    /// Whether something befell this gateway then or since.
     func hasSuffered(_ gateway: Gateway) -> Bool {
-        state.withLock { $0.gateways[gateway.name]?.faults != gateway.faults }
+        gateway.isSuffering
+            || state.withLock { $0.gateways[gateway.name]?.faults != gateway.faults }
     }
 
     /// Waits until all processes run and all gateways can serve; false if they don't in time.
@@ -166,37 +164,90 @@ final class ChaosProcesses: Sendable {
         return true
     }
 
+    /// What workers still hold of requests, a sentence each.
+    func heldByWorkers() async -> [String] {
+        var held: [String] = []
+        for process in cluster.all where process.role.isWorker && process.isRunning {
+            guard let reading = try? await MetricsReading(of: process) else {
+                held.append("\(process.name) does not answer")
+                continue
+            }
+            for kind in ["prefill", "decode"] {
+                for what in Self.heldMetrics {
+                    let value = reading.sum("\(kind)_\(what)")
+                    if value > 0 { held.append("\(process.name) has \(what) \(Int(value))") }
+                }
+            }
+        }
+        return held
+    }
+
+    private static let heldMetrics = [
+        "running_sequences", "kv_reserved_bytes", "kv_stranded_transfers", "kv_held_bytes",
+        "kv_landed_bytes",
+    ]
+
     // MARK: Faults
 
     private func process(of target: ChaosTarget) -> ManagedProcess? {
-        let name: String
-        switch target.role {
-        case .scheduler: name = "scheduler"
-        case .healthAgent: name = "health-agent"
-        default: name = target.name
-        }
-        return cluster.all.first { $0.name == name }
+        cluster.all.first { $0.name == target.processName }
     }
 
     /// Lets a fault happen and heals it; gives what was wrong with how the process took it.
     func suffer(_ event: ChaosEvent) async throws -> String? {
-        state.withLock { $0.gateways[event.target.name]?.faults += 1 }
+        let names = [event.target, event.peer].compactMap { $0?.name }
+        state.withLock { state in
+            for name in names {
+                state.gateways[name]?.faults += 1
+                state.gateways[name]?.isSuffering = true
+            }
+        }
+        defer {
+            state.withLock { state in
+                for name in names { state.gateways[name]?.isSuffering = false }
+            }
+        }
         switch event.fault {
-        case .kill:
-            return try await end(event, by: SIGKILL)
-        case .terminate:
-            return try await end(event, by: SIGTERM)
+        case .kill: return try await end(event, by: SIGKILL)
+        case .terminate: return try await end(event, by: SIGTERM)
         case .stop:
             process(of: event.target)?.signal(SIGSTOP)
+            defer { process(of: event.target)?.signal(SIGCONT) }
             try await Task.sleep(for: event.lasts)
-            process(of: event.target)?.signal(SIGCONT)
-            return nil
-        case .cut: return try await disturb(event, .cut)
-        case .stall: return try await disturb(event, .stalled)
-        case .slow: return try await disturb(event, .slow(settings.slowBytesPerSecond))
+        case .cut: try await disturb(event, .cut)
+        case .stall: try await disturb(event, .stalled)
+        case .slow: try await disturb(event, .slow(settings.slowBytesPerSecond))
+        case .late: try await disturb(event, .late(settings.delay))
         case .corrupt:
-            return try await disturb(
-                event, .corrupt(minimumBytes: settings.smallestDamagedBytes))
+            try await disturb(event, .corrupt(minimumBytes: settings.smallestDamagedBytes))
+        case .partition, .oneWay, .isolate, .linkDown, .loss, .rate, .delay:
+            guard let network, let fault = networkFault(event, network) else { return nil }
+            let host = event.target.processName
+            try network.apply(fault, to: host)
+            defer { try? network.heal(host) }
+            try await Task.sleep(for: event.lasts)
+        }
+        return nil
+    }
+
+    private func networkFault(
+        _ event: ChaosEvent, _ network: NamespaceNetwork
+    ) -> NamespaceNetwork.Fault? {
+        switch event.fault {
+        case .partition, .oneWay:
+            guard let peer = event.peer else { return nil }
+            var addresses = [network.address(of: peer.processName)]
+            if settings.relayed.contains(peer) { addresses.append(settings.relayHost(of: peer)) }
+            let isBoth = event.fault == .partition
+            return .drop(
+                addresses: addresses, incoming: isBoth || event.isReversed,
+                outgoing: isBoth || !event.isReversed)
+        case .isolate: return .isolate
+        case .linkDown: return .down
+        case .loss: return .loss(settings.lostPackets)
+        case .rate: return .rate(bitsPerSecond: settings.slowLinkBits)
+        case .delay: return .delay(settings.delay)
+        default: return nil
         }
     }
 
@@ -218,11 +269,10 @@ final class ChaosProcesses: Sendable {
 
     private func disturb(
         _ event: ChaosEvent, _ condition: FaultyRelay.Condition
-    ) async throws -> String? {
+    ) async throws {
         set(condition, of: event.target)
+        defer { set(.healthy, of: event.target) }
         try await Task.sleep(for: event.lasts)
-        set(.healthy, of: event.target)
-        return nil
     }
 
     private func set(_ condition: FaultyRelay.Condition, of target: ChaosTarget) {

@@ -70,7 +70,12 @@ struct ChaosResults: Sendable {
             refused += 1
             return false
         case .unreached:
-            askedAgain += 1
+            if gatewayIsGone {
+                askedAgain += 1
+            } else {
+                lost += 1
+                detail("its gateway was not reached, though nothing befell it", of: "lost")
+            }
             return false
         case .failed(let words):
             failed += 1
@@ -117,6 +122,7 @@ struct ChaosResults: Sendable {
             facts: [
                 ("processor", ProcessReadings.processorName),
                 ("load average", ProcessReadings.loadAverage), ("seed", "\(settings.seed)"),
+                ("network", settings.networkName),
                 (
                     "cluster",
                     "\(settings.prefillWorkers) prefill- and \(settings.decodeWorkers) "
@@ -136,7 +142,7 @@ struct ChaosResults: Sendable {
 
     private var faultTable: ReportTable {
         var table = ReportTable("faults", "Faults", columns: ["fault", "times"])
-        for fault in ChaosFault.allCases {
+        for fault in ChaosFault.allCases where settings.plan.canHappen(fault) {
             table.add([.text(fault.name), .whole(faults[fault] ?? 0)])
         }
         return table

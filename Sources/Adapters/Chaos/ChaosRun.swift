@@ -15,12 +15,13 @@ package final class ChaosRun: Sendable {
     private let progress: @Sendable (String) -> Void
 
     package init(
-        settings: ChaosSettings, cluster: LocalCluster, facts: [(name: String, value: String)] = [],
+        settings: ChaosSettings, cluster: LocalCluster, network: NamespaceNetwork? = nil,
+        facts: [(name: String, value: String)] = [],
         progress: @escaping @Sendable (String) -> Void
     ) {
         self.settings = settings
         self.progress = progress
-        processes = ChaosProcesses(settings: settings, cluster: cluster)
+        processes = ChaosProcesses(settings: settings, cluster: cluster, network: network)
         results = Mutex(ChaosResults(settings: settings, facts: facts))
     }
 
@@ -30,7 +31,11 @@ package final class ChaosRun: Sendable {
     package var violations: Int { results.withLock { $0.violations } }
 
     /// All rounds, on a cluster that is started for them; the caller stops it.
-    package func run() async throws {
+    ///
+    /// - Parameter beside: runs as long as the rounds, once the cluster serves.
+    package func run(
+        beside: @escaping @Sendable ([ManagedProcess]) async throws -> Void = { _ in }
+    ) async throws {
         let questions = ChaosQuestion.some(settings.questions, seed: settings.seed)
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { try await self.processes.runRelays() }
@@ -39,15 +44,30 @@ package final class ChaosRun: Sendable {
             progress("\(expected.count) answers are known; \(settings.rounds) rounds begin")
             let users = Task { try await self.ask(questions, expected) }
             defer { users.cancel() }
+            let end = settings.duration.map { ContinuousClock.now + $0 }
+            group.addTask { try await beside(self.processes.cluster.all) }
             for round in 0..<settings.rounds {
+                if let end, ContinuousClock.now >= end { break }
                 try await self.round(round)
             }
             users.cancel()
             _ = await users.result
+            try await waitUntilQuiet()
             group.cancelAll()
             while let _ = await group.nextResult() {}
         }
         results.withLock { $0.isComplete = true }
+    }
+
+    /// Nobody asks any more: workers must let go of all they had, also those that were cut off.
+    private func waitUntilQuiet() async throws {
+        let end = ContinuousClock.now + ChaosSettings.quietDeadline
+        var held: [String] = []
+        repeat {
+            try await Task.sleep(for: .seconds(1))
+            held = await processes.heldByWorkers()
+        } while !held.isEmpty && ContinuousClock.now < end
+        for words in held { results.withLock { $0.note("in the end \(words)") } }
     }
 
     /// Asks each question once while all is well.
@@ -73,7 +93,7 @@ package final class ChaosRun: Sendable {
     private func round(_ round: Int) async throws {
         let start = ContinuousClock.now
         let events = settings.plan.events(ofRound: round)
-        let words = events.map { "\($0.fault.name) \($0.target.name)" }
+        let words = events.map(\.words)
         progress("round \(round + 1): " + words.joined(separator: ", "))
         try await withThrowingTaskGroup(of: Void.self) { group in
             for event in events {

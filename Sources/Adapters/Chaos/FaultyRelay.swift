@@ -17,6 +17,8 @@ package final class FaultyRelay: Sendable {
         case stalled
         /// Bytes per second and direction of each connection.
         case slow(Int)
+        /// Each piece is passed on so much later.
+        case late(Duration)
         /// Every piece of at least so many bytes has one bit turned, another one each time.
         case corrupt(minimumBytes: Int)
     }
@@ -127,6 +129,7 @@ package final class FaultyRelay: Sendable {
             case .slow(let bytesPerSecond):
                 let seconds = Double(piece.readableBytes) / Double(max(1, bytesPerSecond))
                 try await Task.sleep(for: .seconds(seconds))
+            case .late(let delay): try await Task.sleep(for: delay)
             case .corrupt(let minimumBytes) where piece.readableBytes >= minimumBytes:
                 damage(&piece)
             case .healthy, .cut, .stalled, .corrupt: break

@@ -31,6 +31,8 @@ package final class LocalCluster: Sendable {
         package var arguments: [Role: [String]] = [:]
         /// Further arguments by process name; they win over all others.
         package var argumentsByName: [String: [String]] = [:]
+        /// What comes before a process's command, by its name: a program that runs it elsewhere.
+        package var commandsByName: [String: [String]] = [:]
         /// Time one process may take until it has bound its ports; loading a model counts.
         package var startDeadline: Duration = .seconds(300)
 
@@ -130,7 +132,11 @@ package final class LocalCluster: Sendable {
     ) async throws -> ManagedProcess {
         var all = ["--listen", "127.0.0.1:0", "--bulk-listen", "127.0.0.1:0"]
         all += schedulerArguments + modelArguments + ["--engine", settings.engine] + arguments
-        return try await launch(role, name: "\(role.name)-\(number)", all)
+        return try await launch(role, name: Self.workerName(role, number), all)
+    }
+
+    package static func workerName(_ role: Role, _ number: Int) -> String {
+        "\(role.name)-\(number)"
     }
 
     @discardableResult
@@ -224,7 +230,8 @@ package final class LocalCluster: Sendable {
         let log = try FileHandle(forWritingTo: logFile)
         defer { try? log.close() }
         let process = Process()
-        process.executableURL = executable
+        let before = settings.commandsByName[name] ?? []
+        process.executableURL = before.first.map { URL(fileURLWithPath: $0) } ?? executable
         let given =
             [
                 "--name", name, "--cluster", settings.cluster, "--host-name", "localhost",
@@ -232,7 +239,8 @@ package final class LocalCluster: Sendable {
                 "--announce", announce.path, "--exit-with-parent", "true",
             ] + (role == .gateway ? [] : ["--admin-listen", "127.0.0.1:0"]) + arguments
             + (settings.arguments[role] ?? []) + (settings.argumentsByName[name] ?? [])
-        process.arguments = Self.lastOfEach(given)
+        process.arguments =
+            (before.isEmpty ? [] : before.dropFirst() + [executable.path]) + Self.lastOfEach(given)
         process.standardInput = FileHandle.nullDevice
         process.standardOutput = log
         process.standardError = log

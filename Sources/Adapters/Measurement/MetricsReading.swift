@@ -1,15 +1,15 @@
 import HTTPClient
-import LocalCluster
+package import LocalCluster
 import ServiceStart
 import ServingTypes
 
 /// One reading of a process's metrics, in Prometheus' text format.
-struct MetricsReading: Sendable {
+package struct MetricsReading: Sendable {
     /// By series as written, with its labels.
     private let values: [String: Double]
 
     /// - Throws: if the process doesn't answer.
-    init(of process: ManagedProcess) async throws {
+    package init(of process: ManagedProcess) async throws {
         guard let address = process.announcement.admin ?? process.announcement.http else {
             self.init(text: "")
             return
@@ -45,7 +45,7 @@ struct MetricsReading: Sendable {
     subscript(series: String) -> Double { values[series] ?? 0 }
 
     /// Sum of all series of one name, whatever their labels.
-    func sum(_ name: String) -> Double {
+    package func sum(_ name: String) -> Double {
         values.reduce(0) { sum, entry in
             entry.key == name || entry.key.hasPrefix(name + "{") ? sum + entry.value : sum
         }

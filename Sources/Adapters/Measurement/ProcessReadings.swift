@@ -19,7 +19,14 @@ package enum ProcessReadings {
     static func peakResidentBytes(_ process: Int32) -> Int? { status("VmHWM:", of: process) }
 
     /// Memory it has in RAM, in bytes.
-    static func residentBytes(_ process: Int32) -> Int? { status("VmRSS:", of: process) }
+    package static func residentBytes(_ process: Int32) -> Int? { status("VmRSS:", of: process) }
+
+    package static func threads(_ process: Int32) -> Int? { number("Threads:", of: process) }
+
+    /// Open files, sockets among them.
+    package static func descriptors(_ process: Int32) -> Int? {
+        try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(process)/fd").count
+    }
 
     /// Lets the peak begin anew; false if the kernel doesn't allow it.
     static func forgetPeak(_ process: Int32) -> Bool {
@@ -33,12 +40,17 @@ package enum ProcessReadings {
         } catch { return false }
     }
 
+    /// A field in KiB, in bytes.
     private static func status(_ field: String, of process: Int32) -> Int? {
+        number(field, of: process).map { $0 << 10 }
+    }
+
+    private static func number(_ field: String, of process: Int32) -> Int? {
         guard let text = try? String(contentsOfFile: "/proc/\(process)/status", encoding: .utf8)
         else { return nil }
         let line = text.split(separator: "\n").first { $0.hasPrefix(field) }
         return line?.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first
-            .flatMap { Int($0) }.map { $0 << 10 }
+            .flatMap { Int($0) }
     }
 
     /// Processes that wanted to run, over the last minute.

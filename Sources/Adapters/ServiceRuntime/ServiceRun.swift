@@ -17,6 +17,21 @@ package struct ServiceRuntime: Sendable {
     package let logger: Logger
     package let metrics: MetricsRegistry
     package let restart: ProcessRestart
+    package let reload: ReloadSignal
+}
+
+/// SIGHUP: whoever has read files reads them anew.
+package final class ReloadSignal: Sendable {
+    private let bodies = Mutex<[@Sendable () -> Void]>([])
+
+    package init() {}
+
+    /// Runs the body at each signal; called while the service is built.
+    package func whenRaised(_ body: @escaping @Sendable () -> Void) {
+        bodies.withLock { $0.append(body) }
+    }
+
+    func raise() { for body in bodies.withLock({ $0 }) { body() } }
 }
 
 /// How a process was called.
@@ -49,7 +64,8 @@ private enum RunLimits {
 /// Runs a service's parts until they end, fail, or a signal comes.
 ///
 /// SIGTERM and SIGINT shut down gracefully, within the setting `shutdown-limit`; a second signal
-/// ends the process at once. Errors become one line on standard error.
+/// ends the process at once. SIGHUP makes it read its certificates anew. Errors become one line on
+/// standard error.
 ///
 /// - Parameters:
 ///   - settings: declares and reads the service's keys; those of the runtime are added.
@@ -84,6 +100,8 @@ private func runLife<Settings: Sendable>(
         let common = try RuntimeSettings(&reader)
         try reader.finish()
         OpenFiles.raiseLimit()
+        // Until it is listened to: who tells all processes to read files must not end one that loads.
+        signal(SIGHUP, SIG_IGN)
         let runtime = ServiceRuntime(name: name, settings: common, restart: restart)
         let services = try await make(own, runtime)
         runtime.logger.notice("Starting.", metadata: ["version": "\(version)"])
@@ -124,7 +142,7 @@ extension ServiceRuntime {
         }
         self.init(
             name: name, settings: settings, logger: Logger(label: name, factory: make),
-            metrics: metrics, restart: restart)
+            metrics: metrics, restart: restart, reload: ReloadSignal())
     }
 }
 
@@ -134,7 +152,7 @@ private func run(
     var configuration = ServiceGroupConfiguration(services: services, logger: runtime.logger)
     configuration.maximumGracefulShutdownDuration = runtime.settings.shutdownLimit
     let group = ServiceGroup(configuration: configuration)
-    let signals = await UnixSignalsSequence(trapping: [.sigterm, .sigint])
+    let signals = await UnixSignalsSequence(trapping: [.sigterm, .sigint, .sighup])
     try await withThrowingTaskGroup(of: Void.self) { tasks in
         tasks.addTask { await watch(signals, group, runtime, call) }
         tasks.addTask {
@@ -160,6 +178,11 @@ private func watch(
     await withDiscardingTaskGroup { tasks in
         var isShuttingDown = false
         for await signal in signals {
+            if signal == .sighup {
+                runtime.logger.notice("Reading files anew.", metadata: ["signal": "\(signal)"])
+                runtime.reload.raise()
+                continue
+            }
             if isShuttingDown {
                 runtime.logger.warning("A second signal came; ending at once.")
                 call.exit(128 + (signal == .sigint ? SIGINT : SIGTERM))

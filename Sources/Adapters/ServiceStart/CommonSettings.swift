@@ -14,6 +14,7 @@ package struct CommonSettings: Sendable {
     private let certificates: String
     private let certificate: String?
     private let key: String?
+    private let revocations: String?
     private let announce: String?
 
     /// - Parameter adminListen: default address of the process's own endpoint; nil if it has none.
@@ -36,6 +37,10 @@ package struct CommonSettings: Sendable {
         certificate = try reader.optionalText(
             "certificate", "Certificate file, if it is not in the folder.")
         key = try reader.optionalText("key", "Key file, if it is not in the folder.")
+        revocations = try reader.optionalText(
+            "certificate-revocations",
+            "File with the authority's lists of revoked certificates; default: revoked.pem in the "
+                + "folder, as soon as it is there.")
         if let adminListen {
             self.adminListen = try reader.address(
                 "admin-listen", default: adminListen, "Address of /live, /health and /metrics.")
@@ -47,25 +52,46 @@ package struct CommonSettings: Sendable {
     }
 
     /// Loads the certificate and says who this process is.
-    package func identify(incarnation: UInt64) throws(TransportError) -> ProcessIdentity {
+    package func identify(
+        incarnation: UInt64, _ runtime: ServiceRuntime
+    ) throws(TransportError) -> ProcessIdentity {
         let folder = URL(fileURLWithPath: certificates)
         func path(_ file: String) -> String { folder.appending(path: file).path }
         let own = name.flatMap { name in
             FileManager.default.fileExists(atPath: path("\(name).pem")) ? name : nil
         }
         let file = own ?? role.name
-        let identity = try TLSIdentity(
-            TLSIdentity.Paths(
-                authority: path("ca.pem"), certificate: certificate ?? path("\(file).pem"),
-                key: key ?? path("\(file).key")))
-        let isForAnyName = identity.peer.instance == PeerIdentity.anyInstance
+        let paths = TLSIdentity.Paths(
+            authority: path("ca.pem"), certificate: certificate ?? path("\(file).pem"),
+            key: key ?? path("\(file).key"), revocations: revocations ?? path("revoked.pem"),
+            mayLackRevocations: revocations == nil)
+        Self.describe(in: runtime.metrics)
+        let certificates = try CertificateWatch(.cluster(paths), logger: runtime.logger)
+        runtime.reload.whenRaised { certificates.look(isForced: true) }
+        let certified = certificates.context.identity?.instance ?? PeerIdentity.anyInstance
         let fallback =
-            isForAnyName
-            ? "\(role.name)-\(ProcessInfo.processInfo.hostName)" : identity.peer.instance.name
+            certified == PeerIdentity.anyInstance
+            ? "\(role.name)-\(ProcessInfo.processInfo.hostName)" : certified.name
         let hello = Hello(
             cluster: cluster, role: role, instance: InstanceID(name ?? fallback),
             incarnation: incarnation, productVersion: Product.version)
-        return ProcessIdentity(context: try TLSContext(identity), hello: hello)
+        return ProcessIdentity(certificates: certificates, hello: hello)
+    }
+
+    private static func describe(in registry: MetricsRegistry) {
+        for (name, help) in [
+            (
+                "certificate_expires_seconds",
+                "Time until the certificate, the authority's, the list of revocations or the "
+                    + "certificate for HTTPS ends; negative once it has."
+            ),
+            ("certificate_reloads", "Changed certificate files that were read, by outcome."),
+            ("connections_refused", "Peers that this process refused, by reason."),
+            (
+                "connections_ended",
+                "Open connections that were ended because the peer's certificate holds no more."
+            ),
+        ] { registry.describe(name, help) }
     }
 
     package func write(_ announcement: Announcement) throws {
@@ -97,8 +123,10 @@ extension SettingsReader {
 
 /// Who a process is: its certificate, ready to use, and its greeting.
 package struct ProcessIdentity: Sendable {
-    package var context: TLSContext
+    package let certificates: CertificateWatch
     package var hello: Hello
+
+    package var context: TLSContext { certificates.context }
 
     /// A connection to another process that is kept up.
     package func client(

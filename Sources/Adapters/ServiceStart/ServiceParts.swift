@@ -2,6 +2,7 @@ package import HTTPServer
 import ServiceLifecycle
 package import ServiceRuntime
 package import ServingTypes
+package import Transport
 
 /// The endpoint on which a process tells how it is, and where it says so.
 package struct Administration: Sendable {
@@ -30,6 +31,24 @@ extension ServiceHealth {
     /// - Parameter complaint: nil if all is well.
     package init(_ complaint: String?) {
         self = complaint.map { .unavailable($0) } ?? .ready
+    }
+}
+
+/// Keeps the process's certificates as their files say.
+package struct CertificateService: Service {
+    private let watches: [CertificateWatch]
+
+    package init(_ watches: [CertificateWatch]) { self.watches = watches }
+
+    package init(_ watch: CertificateWatch) { self.init([watch]) }
+
+    package func run() async throws {
+        try await untilShutdown {
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for watch in watches { group.addTask { try await watch.run() } }
+                try await group.waitForAll()
+            }
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 /// What a sender shows to be let in; both sides know it from their TLS connection.
-package struct LocalToken: Hashable, Sendable, CustomStringConvertible {
+package struct LocalToken: Hashable, Sendable, CustomStringConvertible, CustomReflectable {
     package static let byteCount = 32
 
     package let bytes: [UInt8]
@@ -21,6 +21,7 @@ package struct LocalToken: Hashable, Sendable, CustomStringConvertible {
 
     /// Says nothing of the bytes.
     package var description: String { "token" }
+    package var customMirror: Mirror { Mirror(self, children: []) }
 
     /// Compares in a time that tells nothing of where they differ.
     func matches(_ shown: [UInt8]) -> Bool {

@@ -11,6 +11,8 @@ package enum TransportError: Error, Hashable, Sendable {
     case certificateName(String, problem: String)
     /// The process calls itself otherwise than its certificate does.
     case ownIdentity(certificate: String, hello: String)
+    /// The file with revocations has gone; those in force stay so.
+    case revocationsMissing
     /// OpenSSL could not do what no peer influences; a defect or lack of memory.
     case library(String)
 
@@ -89,6 +91,7 @@ package enum RecordFault: Sendable, Hashable {
 /// What is wrong in a TLS handshake.
 package enum TLSFailure: Sendable, Hashable {
     case certificateExpired
+    case certificateRevoked
     case certificateNotYetValid
     case unknownAuthority
     case certificateMissing
@@ -137,6 +140,8 @@ extension TransportError: CustomStringConvertible {
         case .certificateName(let name, let problem): "name “\(name)”: \(problem)"
         case .ownIdentity(let certificate, let hello):
             "the certificate belongs to \(certificate) but this process is set up as \(hello)"
+        case .revocationsMissing:
+            "the file with revocations is gone; an empty list takes them back, no list does not"
         case .library(let details): "OpenSSL failed: \(details)"
         case .connectFailed(let address, let problem): "cannot connect to \(address): \(problem)"
         case .listenFailed(let address, let problem): "cannot listen on \(address): \(problem)"
@@ -184,6 +189,8 @@ extension TLSFailure {
         return switch self {
         case .certificateExpired:
             "\(owner) has expired; issue it again with `pdserve certificates`"
+        case .certificateRevoked:
+            "\(owner) was revoked; if it should serve, issue it again with `pdserve certificates`"
         case .certificateNotYetValid: "\(owner) is not valid yet; compare the hosts' clocks"
         case .unknownAuthority:
             "\(owner) was issued by another authority; both sides need the same CA file"

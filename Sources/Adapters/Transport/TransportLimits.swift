@@ -97,6 +97,29 @@ package enum TransportLimits {
     static let sealedReadAheadBytes = 4 << 10
     /// Longest PEM file read.
     static let certificateFileBytes = 1 << 20
+    /// Longest `issued.pem` read: more than 60,000 certificates.
+    static let issuedFileBytes = 64 << 20
+    /// Bytes of a certificate's subject that are shown.
+    static let subjectBytes = 256
+
+    // Certificates that change, end or are revoked.
+
+    /// Between two looks at the certificate files and at the peers' certificates of open
+    /// connections.
+    package static let certificateInterval = Duration.seconds(3)
+    /// A certificate with less time left is warned of, if that is not the most of its life.
+    static let certificateWarning = Duration.seconds(14 * 86_400)
+    /// A certificate of a short life is warned of in this part of it, the last one.
+    static let certificateWarningPart = 5
+    /// Between two warnings of the same kind.
+    static let certificateWarningInterval = Duration.seconds(86_400)
+
+    // Refused peers.
+
+    /// Lines in the log about peers refused for one reason, within `refusalWindow`.
+    static let refusalLines = 5
+    static let refusalWindow = Duration.seconds(10)
+
     /// Names in one certificate that are looked at.
     static let certificateNames = 64
 }

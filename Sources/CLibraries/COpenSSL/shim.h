@@ -46,3 +46,12 @@ static inline long shim_SSL_CTX_add1_chain_cert(SSL_CTX *context, X509 *certific
 static inline long shim_SSL_set_tlsext_host_name(SSL *ssl, const char *name) {
     return SSL_set_tlsext_host_name(ssl, (char *)name);
 }
+static inline X509 *shim_first_certificate(const STACK_OF(X509) *certificates) {
+    return sk_X509_num(certificates) > 0 ? sk_X509_value(certificates, 0) : NULL;
+}
+static inline int shim_revoked_count(X509_CRL *list) {
+    return sk_X509_REVOKED_num(X509_CRL_get_REVOKED(list));
+}
+static inline X509_REVOKED *shim_revoked_at(X509_CRL *list, int index) {
+    return sk_X509_REVOKED_value(X509_CRL_get_REVOKED(list), index);
+}

@@ -73,8 +73,10 @@ struct DecodeMachine: Sendable {
     var landing: LandingArea
     /// A gateway was turned away since all room was free last; it is called whenever some is freed.
     private var hasRefused = false
-    /// Takes no new reservations, and calls nobody.
+    /// Takes no new reservations, and calls nobody, unless it helps.
     var isClosed = false
+    /// Takes them though it is closed, from whoever finds no other worker.
+    var helps = false
 
     init(limits: WorkerLimits) {
         self.limits = limits
@@ -152,7 +154,7 @@ struct DecodeMachine: Sendable {
 
     /// Calls the gateways if one was turned away: room was freed.
     mutating func callFreeRoom() -> [WorkerAction] {
-        guard hasRefused, !isClosed else { return [] }
+        guard hasRefused, !isClosed || helps else { return [] }
         hasRefused = !reservations.isEmpty || otherTokens > 0
         return [.broadcast(.kvRoomOpen(KVRoomOpen(freeKVBytes: freeKVBytes)))]
     }

@@ -230,7 +230,10 @@ struct GatewayBoard: Sendable {
     /// Workers that said no, or were asked for all they had, and have not called for long.
     mutating func trySilent(now: MonotonicTime) {
         for opening in silent.due(now: now) {
-            apply(.tryNow, to: opening.position, opening.need)
+            // One that computes prompts only where it decodes them never calls for more.
+            let calls =
+                opening.need == .sequences || workers[opening.position].standing.serves(.prompts)
+            apply(calls ? .tryNow : .lift, to: opening.position, opening.need)
         }
     }
 

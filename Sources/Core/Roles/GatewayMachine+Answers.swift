@@ -107,13 +107,16 @@ extension GatewayMachine {
             flight.slot = .none
             machine.counts.rejected += 1
             machine.traffic.note(flight) { $0.rejected += 1 }
+            let isLocal = flight.decode == instance
             let isBusy = rejected.code == .busy || rejected.code == .draining
-            if isBusy {
+            // What it computes for itself says nothing of the slots it has for others.
+            let hasSlots = isLocal && machine.board[instance]?.standing.serves(.prompts) == true
+            if isBusy, !hasSlots {
                 machine.board.apply(
                     .limit(0, until: now + machine.limits.askAgainInterval), to: instance,
                     .prompts)
             }
-            if flight.decode == instance {
+            if isLocal {
                 return machine.rejectedLocally(rejected, by: instance, &flight, now: now)
             }
             if rejected.code == .tooLong {

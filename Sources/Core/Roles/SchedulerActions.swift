@@ -51,7 +51,7 @@ package enum SchedulerAction: Hashable, Sendable {
     /// For metrics: a worker has taken up the role it was told to, so long after the order.
     case tookUp(InstanceID, ServingRole, after: Duration)
     /// For the log: what a person asked for, and whether it is done.
-    case commanded(by: InstanceID, AdminRequest, AdminReply)
+    case commanded(by: InstanceID, on: LinkID, AdminRequest, AdminReply)
     /// For metrics and autoscalers: other numbers of workers are wanted.
     case wanted([WantedInstances])
     /// For the store: what has changed of what outlives this process; nil removes a record.

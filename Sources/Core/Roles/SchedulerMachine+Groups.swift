@@ -99,7 +99,8 @@ extension SchedulerMachine {
         let reply = groups.command(request, workers: workers, now: now, clock: clock)
         isDecisionDue = true
         return [
-            .commanded(by: person, request, reply), .answer(.adminReply(reply), to: link),
+            .commanded(by: person, on: link, request, reply),
+            .answer(.adminReply(reply), to: link),
         ] + conclude(now: now)
     }
 

@@ -142,7 +142,7 @@ package struct WorkerMachine: Sendable {
         guard !isDraining else { return refuse(.draining) }
         var reserve = reserve
         reserve.isFallback = reserve.isFallback && !role.takesSequences
-        guard !decode.isClosed || reserve.isFallback && canHelp(limits.decodeSequences) else {
+        guard !decode.isClosed || reserve.isFallback && decode.helps else {
             return refuse(.role)
         }
         // The same prompt may be computed here already: its KV takes room once.
@@ -360,6 +360,7 @@ package struct WorkerMachine: Sendable {
     mutating func closeSides() {
         prefill.isClosed = !takes(\.takesPrompts)
         decode.isClosed = !takes(\.takesSequences)
+        decode.helps = !isDraining && canHelp(limits.decodeSequences)
     }
 
     mutating func nextSequence() -> SequenceID {

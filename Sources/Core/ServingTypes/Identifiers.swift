@@ -49,7 +49,7 @@ package struct InstanceID: Hashable, Sendable, Comparable, CustomStringConvertib
 }
 
 /// A secret that a decode worker hands out with a reservation; the sender of the KV shows it.
-package struct ReservationSecret: Hashable, Sendable, CustomStringConvertible {
+package struct ReservationSecret: Hashable, Sendable, CustomStringConvertible, CustomReflectable {
     package static let byteCount = 16
 
     package let high: UInt64
@@ -66,6 +66,7 @@ package struct ReservationSecret: Hashable, Sendable, CustomStringConvertible {
 
     /// Never shows the secret, so that it can't reach a log.
     package var description: String { "reservation secret" }
+    package var customMirror: Mirror { Mirror(self, children: []) }
 }
 
 /// Says which model's KV this is: SHA-256 over GGUF metadata, tensor table and KV layout settings.

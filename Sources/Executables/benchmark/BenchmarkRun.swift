@@ -57,20 +57,36 @@ struct BenchmarkRun {
         report: @escaping @Sendable () -> Report,
         _ measure: @escaping @Sendable () async throws -> Void, on cluster: LocalCluster
     ) async throws {
-        let outcome = await withStopSignals {
-            showProgress("starting a cluster in \(settings.folder.path)")
+        let outcome = await Self.onHealthy(cluster, measure)
+        try Self.conclude(outcome, report: report(), json: json)
+        try? FileManager.default.removeItem(at: settings.folder)
+    }
+
+    /// Starts a cluster, waits until it serves, does something with it, and stops it.
+    static func onHealthy(
+        _ cluster: LocalCluster, _ body: @escaping @Sendable () async throws -> Void
+    ) async -> SignalOutcome {
+        await on(cluster) {
             try await cluster.start()
             try await cluster.waitUntilHealthy { address in
                 let answer = try? await HTTPCall("GET", address, "/health").collect()
                 return answer?.head.status == 200
             }
-            try await measure()
+            try await body()
         }
-        let found = report()
+    }
+
+    /// Stops a cluster that is started meanwhile, whatever happens.
+    static func on(
+        _ cluster: LocalCluster, _ body: @escaping @Sendable () async throws -> Void
+    ) async -> SignalOutcome {
+        let outcome = await withStopSignals {
+            showProgress("starting a cluster in \(cluster.settings.folder.path)")
+            try await body()
+        }
         showProgress("stopping the cluster")
         await cluster.stop()
-        try Self.conclude(outcome, report: found, json: json)
-        try? FileManager.default.removeItem(at: settings.folder)
+        return outcome
     }
 
     /// Shows what was found; throws unless the measurement is finished.

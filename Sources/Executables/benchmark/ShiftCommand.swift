@@ -1,6 +1,5 @@
 import ArgumentParser
 import Foundation
-import HTTPClient
 import LocalCluster
 import Measurement
 import ServiceRuntime
@@ -131,17 +130,9 @@ struct ShiftCommand: AsyncParsableCommand {
         try settings.clusterFile(mode).write(to: rules, atomically: true, encoding: .utf8)
         clusterSettings.clusterFile = rules.path
         let cluster = LocalCluster(settings: clusterSettings)
-        let outcome = await withStopSignals {
-            showProgress("starting a cluster in \(folder.path)")
-            try await cluster.start()
-            try await cluster.waitUntilHealthy { address in
-                let answer = try? await HTTPCall("GET", address, "/health").collect()
-                return answer?.head.status == 200
-            }
+        let outcome = await BenchmarkRun.onHealthy(cluster) {
             try await measurement.run(mode, on: cluster)
         }
-        showProgress("stopping the cluster")
-        await cluster.stop()
         if case .finished = outcome {
             try? FileManager.default.removeItem(at: folder.deletingLastPathComponent())
         }

@@ -12,6 +12,10 @@ struct CertificatesCommand: ParsableCommand {
             Without --name, one certificate per role is made, named like the role. A worker \
             certificate for '*' is valid for any name of its role, for scaled services. The \
             authority is made once and kept, and so are certificates unless --renew is given.
+
+            --revoke puts all certificates of a process onto the list of revocations, revoked.pem, \
+            which running processes take up when it is put beside their certificates. Write the \
+            list anew before it ends, with --renew-revocations.
             """)
 
     @Option(help: "Folder for the files; made if it is missing.")
@@ -35,7 +39,22 @@ struct CertificatesCommand: ParsableCommand {
     @Flag(help: "Replace certificates that exist; without it they are kept.")
     var renew = false
 
+    @Option(help: "Revoke all certificates of this process, or of this role's '*'.")
+    var revoke: String?
+
+    @Flag(help: "Write the list of revocations anew, with a later end.")
+    var renewRevocations = false
+
+    @Option(help: "Days until the list of revocations should be written anew.")
+    var revocationDays = 30
+
     func validate() throws {
+        guard (1...3650).contains(revocationDays) else {
+            throw ValidationError("--revocation-days is a number from 1 to 3650.")
+        }
+        guard revoke == nil && !renewRevocations || role == nil && !renew else {
+            throw ValidationError("Revoke first, then make new certificates in a call of its own.")
+        }
         guard (role == nil) == (name == nil) else {
             throw ValidationError("--role and --name go together.")
         }
@@ -47,6 +66,7 @@ struct CertificatesCommand: ParsableCommand {
 
     func run() throws {
         let authority = CertificateAuthority(folder: folder)
+        guard revoke == nil && !renewRevocations else { return try writeRevocations(authority) }
         if !authority.exists {
             try authority.create(cluster: cluster)
             print("made the authority \(authority.certificatePath)")
@@ -59,12 +79,29 @@ struct CertificatesCommand: ParsableCommand {
         }
     }
 
+    private func writeRevocations(_ authority: CertificateAuthority) throws {
+        let validity = CertificateValidity(
+            start: .zero, length: .seconds(revocationDays * 86_400))
+        let done =
+            if let revoke {
+                try authority.revoke(revoke, validity: validity)
+            } else {
+                try authority.renewRevocations(validity: validity)
+            }
+        if let revoke { print("revoked \(done.revoked) certificate(s) of \(revoke)") }
+        print(
+            "made \(authority.revocationsPath): \(done.listed) certificate(s) for "
+                + "\(revocationDays) days")
+    }
+
     private func issue(
         _ role: Role, _ file: String, by authority: CertificateAuthority, hosts: [String]
     ) throws {
         let path = "\(folder)/\(file).pem"
         if !renew, FileManager.default.fileExists(atPath: path) {
-            return print("kept \(path)")
+            let isRevoked = try authority.isRevoked(InstanceID(file))
+            let hint = isRevoked ? ", which is revoked; --renew makes another" : ""
+            return print("kept \(path)\(hint)")
         }
         let identity = PeerIdentity(
             cluster: cluster, role: role, instance: InstanceID(anyName ? "*" : file))

@@ -70,11 +70,14 @@ struct SchedulerQuery {
     private func answer<Answer: Sendable>(
         to message: ControlMessage, _ read: @escaping (ControlMessage) -> Answer?
     ) async throws -> Answer {
-        let name = InstanceID(Role.administrator.name)
+        let file = InstanceID(Role.administrator.name)
         let authority = CertificateAuthority(folder: certificates)
-        let context = try TLSContext(TLSIdentity(authority.paths(of: name)))
+        let context = try TLSContext(TLSIdentity(authority.paths(of: file)))
+        // A certificate of a person's own says who asks.
+        let named = context.identity.map(\.instance) ?? file
         let hello = Hello(
-            cluster: cluster, role: .administrator, instance: name,
+            cluster: cluster, role: .administrator,
+            instance: named == PeerIdentity.anyInstance ? file : named,
             incarnation: .random(in: 1 ... .max), productVersion: Product.version)
         // Standbys refuse, which is no news.
         var logger = Logger(label: "pdserve")

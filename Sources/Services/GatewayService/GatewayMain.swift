@@ -74,7 +74,7 @@ package enum GatewayMain {
     ) async throws -> [any Service] {
         let logger = runtime.logger
         let common = settings.common
-        let identity = try common.identify(incarnation: .random(in: 1 ... .max))
+        let identity = try common.identify(incarnation: .random(in: 1 ... .max), runtime)
         let own = try speaker(settings, path: settings.modelPath)
         let vocabularies = VocabularyBook(
             own: own, ownPath: settings.modelPath, logger: logger
@@ -99,24 +99,32 @@ package enum GatewayMain {
         var routes = HTTPRoutes()
         completions.addRoutes(to: &routes)
         routes.addAdministration(metrics: runtime.metrics) { ServiceHealth(gateway.complaint) }
-        let tls = try httpsContext(settings)
+        let https = try httpsCertificate(settings, runtime)
         let http = HTTPEndpoint(
             address: settings.httpListen, limits: settings.http, routes: routes, logger: logger
         ) { channel in
-            guard let tls else { return }
+            guard let https else { return }
             try channel.pipeline.syncOperations.addHandler(
-                TLSHandler(context: tls, side: .server))
+                TLSHandler(context: https.context, side: .server))
         }
         logger.notice("the gateway is ready", metadata: ["model": "\(own.tokenizer.modelName)"])
-        return [gateway, http, Announcer(common, http: http)]
+        let certificates = [identity.certificates] + (https.map { [$0] } ?? [])
+        return [
+            CertificateService(certificates), gateway, http, Announcer(common, http: http),
+        ]
     }
 
-    private static func httpsContext(_ settings: GatewaySettings) throws -> TLSContext? {
+    private static func httpsCertificate(
+        _ settings: GatewaySettings, _ runtime: ServiceRuntime
+    ) throws -> CertificateWatch? {
         guard let certificate = settings.httpsCertificate else { return nil }
         guard let key = settings.httpsKey else {
             throw SettingsError.missing(key: "https-key", expected: "path of a PEM key")
         }
-        return try TLSContext.httpsServer(certificatePath: certificate, keyPath: key)
+        let watch = try CertificateWatch(
+            .https(certificate: certificate, key: key), logger: runtime.logger)
+        runtime.reload.whenRaised { watch.look(isForced: true) }
+        return watch
     }
 
     private static func speaker(_ settings: GatewaySettings, path: String?) throws -> Speaker {

@@ -73,7 +73,7 @@ package enum HealthMain {
     ) async throws -> [any Service] {
         let logger = runtime.logger
         let common = settings.common
-        let identity = try common.identify(incarnation: .random(in: 1 ... .max))
+        let identity = try common.identify(incarnation: .random(in: 1 ... .max), runtime)
         let scheduler = try identity.schedulerClient(at: settings.schedulers, logger: logger)
         let links = identity.links(logger: logger)
         HealthMetrics.describe(in: runtime.metrics)
@@ -87,7 +87,8 @@ package enum HealthMain {
         }
         logger.notice("the health-agent is ready", metadata: ["host": "\(common.hostName)"])
         let services: [any Service] = [
-            agent, admin.endpoint, Announcer(common, admin: admin.endpoint),
+            CertificateService(identity.certificates), agent, admin.endpoint,
+            Announcer(common, admin: admin.endpoint),
         ]
         return services + (supervisor.map { [$0] } ?? [])
     }

@@ -54,6 +54,13 @@ package struct ClusterRulesFile: Sendable {
         currentStamp == stamp ? nil : try read()
     }
 
+    /// Whose file it is on this host.
+    package var owner: String {
+        let attributes = (try? FileManager.default.attributesOfItem(atPath: path)) ?? [:]
+        let number = attributes[.ownerAccountID] as? NSNumber
+        return attributes[.ownerAccountName] as? String ?? number.map { "user \($0)" } ?? "nobody"
+    }
+
     private var currentStamp: Stamp {
         let attributes = (try? FileManager.default.attributesOfItem(atPath: path)) ?? [:]
         return Stamp(

@@ -52,7 +52,7 @@ package enum SchedulerMain {
         let common = settings.common
         var rules = settings.clusterFile.map { ClusterRulesFile(path: $0) }
         let content = try rules?.read()
-        let identity = try common.identify(incarnation: .random(in: 1 ... .max))
+        let identity = try common.identify(incarnation: .random(in: 1 ... .max), runtime)
         SchedulerMetrics.describe(in: runtime.metrics)
         StoreLink.describe(in: runtime.metrics)
         let office = try await SchedulerOffice(
@@ -72,7 +72,7 @@ package enum SchedulerMain {
         }
         let admin = Administration(common, runtime, routes: routes) { office.health }
         office.announce(with: admin.endpoint)
-        return [office, admin.endpoint]
+        return [CertificateService(identity.certificates), office, admin.endpoint]
     }
 
     /// Files kept free for what is no control connection.

@@ -96,10 +96,14 @@ final class SchedulerService: Sendable {
             store?.noteRules(content.text)
             let scenarios = content.spec.scenarios.map(\.name).joined(separator: " ")
             logger.notice("the cluster file was read", metadata: ["scenarios": "\(scenarios)"])
-            events.add(.rules, rules.path, "was read; scenarios: \(scenarios)")
+            events.add(
+                .rules, rules.path,
+                "was read; scenarios: \(scenarios); the file belongs to \(rules.owner)")
         } catch {
             state.withLock { $0.metrics.wrongFile() }
-            events.add(.rules, rules.path, "can't be used: \(error)")
+            events.add(
+                .rules, rules.path,
+                "can't be used: \(error); the file belongs to \(rules.owner)")
             logger.error(
                 "a new cluster file can't be used, the rules before it stay",
                 metadata: ["reason": "\(error)"])
@@ -135,6 +139,11 @@ final class SchedulerService: Sendable {
                 }
             }
         } catch {
+            if case .messageNotAllowed(.adminRequest, let role) = error {
+                events.add(
+                    .administration, session.peer.instance.name,
+                    "refused: a \(role.name) may ask for nothing; asked by \(asker(session))")
+            }
             logger.info(
                 "a connection ended",
                 metadata: ["peer": "\(session.peer)", "reason": "\(error)"])
@@ -181,7 +190,8 @@ final class SchedulerService: Sendable {
             log(decision)
             events.add(
                 decision.eventKind, decision.scenario, "\(decision.action): \(decision.reason)")
-        case .commanded(let person, let request, let reply): log(request, reply, by: person)
+        case .commanded(let person, let link, let request, let reply):
+            log(request, reply, by: person, asker(state.sessions[link]))
         case .save(let changes): store?.save(changes)
         case .changed(let instance, let newState, let reason):
             events.add(
@@ -216,16 +226,23 @@ final class SchedulerService: Sendable {
             ])
     }
 
-    private func log(_ request: AdminRequest, _ reply: AdminReply, by person: InstanceID) {
+    /// What the certificate calls a peer, and where it is.
+    private func asker(_ session: ControlSession?) -> String {
+        session.map { "\($0.certificate) from \($0.remoteAddress)" } ?? "a peer that has gone"
+    }
+
+    private func log(
+        _ request: AdminRequest, _ reply: AdminReply, by person: InstanceID, _ asker: String
+    ) {
         let arguments = request.arguments.map { "\($0.name)=\($0.value)" }
         let words = ([request.command] + arguments).joined(separator: " ")
         events.add(
             .administration, person.name,
-            "\(words): \(reply.isAccepted ? "done" : "refused"): \(reply.text)")
+            "\(words): \(reply.isAccepted ? "done" : "refused"): \(reply.text); asked by \(asker)")
         logger.notice(
             "a person asked for something",
             metadata: [
-                "person": "\(person)", "command": "\(request.command)",
+                "person": "\(person)", "asker": "\(asker)", "command": "\(request.command)",
                 "arguments": "\(arguments.joined(separator: " "))",
                 "accepted": "\(reply.isAccepted)", "answer": "\(reply.text)",
             ])

@@ -20,7 +20,7 @@ package enum WorkerMain {
     ) async throws -> [any Service] {
         let logger = runtime.logger
         let common = settings.common
-        var identity = try common.identify(incarnation: .random(in: 1 ... .max))
+        var identity = try common.identify(incarnation: .random(in: 1 ... .max), runtime)
         let relay = WorkerRelay()
         let engine = try loadEngine(settings, relay, runtime)
         let engineFacts = engine.description
@@ -59,7 +59,7 @@ package enum WorkerMain {
                 "control": "\(control)", "bulk": "\(bulkAddress)",
             ])
         return [
-            guarded, admin.endpoint,
+            CertificateService(identity.certificates), guarded, admin.endpoint,
             Announcer(common, control: control, bulk: bulkAddress, admin: admin.endpoint),
         ]
     }

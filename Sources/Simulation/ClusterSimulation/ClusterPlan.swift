@@ -53,6 +53,10 @@ package struct ClusterPlan: Sendable, Hashable {
     package var rules: ClusterSpec
     /// The gateways may begin with a prompt before there is room for its KV.
     package var beginsWithoutRoom: Bool
+    /// Longest answer that is asked for.
+    package var longestAnswer: Int
+    /// Workers that are told to end, besides all other faults.
+    package var drains: Int
     /// Requests bring priorities, tenants and limits of their own.
     package var hasClasses: Bool
 
@@ -96,6 +100,8 @@ package struct ClusterPlan: Sendable, Hashable {
                 spec.prefillOnlyFallback = draw(0...1) == 0
                 return spec
             })
+        longestAnswer = draw(0...2) == 0 ? 90 : 32
+        drains = weather.isHarmless ? 0 : draw(0...6)
     }
 
     /// Shorter than in service, so that little virtual time covers them.

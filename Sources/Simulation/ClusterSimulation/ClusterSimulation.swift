@@ -15,6 +15,8 @@ package final class ClusterSimulation {
     package private(set) var violations: [String] = []
     /// Depends on everything that happened, in order.
     package private(set) var digest: UInt64 = 0
+    /// Takes a line for each thing that happens; nil: nobody listens.
+    package var trace: ((String) -> Void)?
 
     private(set) var nanoseconds: Int64 = 0
     private var queue = EventQueue()
@@ -112,7 +114,7 @@ package final class ClusterSimulation {
         sampling.seed = UInt64(random(0...1_000_000))
         var job = GenerationJob(
             request: id, modelName: "model", promptTokens: prompt,
-            maximumNewTokens: random(1...32), sampling: sampling)
+            maximumNewTokens: random(1...plan.longestAnswer), sampling: sampling)
         let scenarios = plan.rules.scenarios
         job.scenario = scenarios[random(0...scenarios.count - 1)].name
         if plan.hasClasses {
@@ -133,6 +135,7 @@ package final class ClusterSimulation {
         let id = job.request
         requests[id] = SimulatedRequest(job: job, submitted: nanoseconds)
         counts.submitted += 1
+        tell("\(id) for \(job.scenario) comes to \(gateway.name)")
         gateway.submit(job)
         guard Double(random(0...999)) / 1000 < plan.leavingClients else { return }
         gateway.after(randomDuration(upTo: .milliseconds(400))) { gateway.leave(id) }
@@ -263,6 +266,12 @@ package final class ClusterSimulation {
     // MARK: Bad luck
 
     private func scheduleFaults() {
+        for _ in 0..<plan.drains {
+            after(randomDuration(upTo: plan.arrivals + .seconds(1))) { [unowned self] in
+                let worker = workers[random(0...workers.count - 1)]
+                worker.handle(life: worker.life) { worker.drain() }
+            }
+        }
         let count = plan.weather == .windy ? random(1...6) : random(6...30)
         for _ in 0..<count {
             after(randomDuration(upTo: plan.arrivals + .seconds(3))) { [unowned self] in fault() }
@@ -332,6 +341,7 @@ package final class ClusterSimulation {
     func finished(_ request: RequestID, _ reason: FinishReason) {
         guard let known = end(request) else { return }
         counts.finished += 1
+        tell("\(request) finished")
         expect(
             known.received == known.answer.tokens && reason == known.answer.finish,
             "\(request) finished early, late or for another reason (\(reason))")
@@ -340,6 +350,7 @@ package final class ClusterSimulation {
 
     func failed(_ request: RequestID, _ failure: GenerationFailure) {
         guard let known = end(request) else { return }
+        tell("\(request) failed: \(failure)")
         counts.failed[failure.name, default: 0] += 1
         let waited = Duration.nanoseconds(nanoseconds - known.restarted)
         let limits = plan.gatewayLimits
@@ -362,6 +373,7 @@ package final class ClusterSimulation {
 
     func restarted(_ request: RequestID, attempt: UInt32, reason: String) {
         expect(!plan.weather.isHarmless, "\(request) starts again without need: \(reason)")
+        tell("\(request) starts again, attempt \(attempt): \(reason)")
         requests[request]?.restarted = nanoseconds
         counts.restarted += 1
         if requests[request]?.received.isEmpty == false { counts.resumed += 1 }
@@ -426,20 +438,28 @@ package final class ClusterSimulation {
 
     func expect(_ isTrue: Bool, _ sentence: @autoclosure () -> String) {
         guard !isTrue, violations.count < 10 else { return }
+        tell("VIOLATION \(sentence())")
         violations.append("at \(Double(nanoseconds) / 1e9) s: \(sentence())")
     }
 
     /// In calm weather nobody waits while every worker is idle, longer than a few messages take.
     private func checkIdleness() {
         let isIdle =
-            workers.allSatisfy(\.isFree) && gateways.contains { !$0.open.isEmpty }
-            && scheduler?.servingWorkers == workers.count
+            workers.allSatisfy(\.isFree) && scheduler?.servingWorkers == workers.count
+            && gateways.contains { $0.open.contains(where: isServable) }
         idleLooks = isIdle ? idleLooks + 1 : 0
         // Delays are up to 30 ms; a request needs a few before a worker has something of it.
         expect(
             plan.weather != .calm || idleLooks < 20,
             "requests wait although all workers have been idle for 200 ms")
         after(.milliseconds(10)) { [unowned self] in checkIdleness() }
+    }
+
+    /// Whether a group of its scenario has the workers that it needs.
+    private func isServable(_ id: RequestID) -> Bool {
+        guard let scheduler, let request = requests[id] else { return false }
+        return scheduler.canServe(
+            request.job.scenario, asHelp: request.neededTokens <= plan.longestRequestTokens)
     }
 
     /// What is left of a request goes with it, not with a deadline long after.

@@ -19,6 +19,33 @@ final class SimulatedScheduler: SimulatedProcess {
         machine.status.view.members.count { $0.state == .serving }
     }
 
+    /// Whether an open group of the scenario has workers for prompts and for sequences, or may do
+    /// without one kind.
+    ///
+    /// - Parameter asHelp: the request fits into workers that prefill. Who does not waits for one
+    ///   that decodes, which may hold more.
+    func canServe(_ scenario: String, asHelp: Bool) -> Bool {
+        guard let rules = plan.rules.scenarios.first(where: { $0.name == scenario }) else {
+            return false
+        }
+        let view = machine.status.view
+        return view.groups.contains { group in
+            guard group.scenario == scenario, group.state == .open else { return false }
+            let roles = view.members.filter { $0.group == group.id && $0.state == .serving }
+                .map(\.role)
+            return
+                switch (
+                    roles.contains(where: \.takesPrompts), roles.contains(where: \.takesSequences)
+                )
+            {
+            case (true, true): true
+            case (true, false): rules.prefillOnlyFallback && asHelp
+            case (false, true): rules.decodeOnlyFallback
+            case (false, false): false
+            }
+        }
+    }
+
     override func begin() {
         machine = SchedulerMachine(limits: plan.schedulerLimits, epoch: life)
         // The file's text says nothing here: gateways know the plan.

@@ -28,12 +28,14 @@ class SimulatedProcess {
         life += 1
         isUp = true
         clockOffset = Int64(cluster.random(0...3_600_000)) * 1_000_000
+        cluster.tell("\(name) starts")
         begin()
     }
 
     /// Ends the process without a word; `end` gives up what it had.
     final func crash() {
         guard isUp else { return }
+        cluster.tell("\(name) ends")
         isUp = false
         isPaused = false
         backlog = []
@@ -42,9 +44,13 @@ class SimulatedProcess {
         cluster.breakLinks(of: self)
     }
 
-    final func pause() { isPaused = isUp }
+    final func pause() {
+        cluster.tell("\(name) hangs")
+        isPaused = isUp
+    }
 
     final func resume() {
+        cluster.tell("\(name) goes on")
         isPaused = false
         let waiting = backlog
         backlog = []
@@ -140,6 +146,7 @@ final class SimulatedLink {
     func send(_ message: ControlMessage, tokens: [TokenID] = [], from process: SimulatedProcess) {
         let receiver = other(than: process)
         deliver(from: process) { [self] in
+            cluster.tell("\(process.name) → \(receiver.name): \(message)")
             receiver.received(message, tokens: tokens, on: self)
         }
     }
@@ -185,6 +192,7 @@ final class SimulatedLink {
     private func lose(at process: SimulatedProcess) {
         guard isOpen(at: process) else { return }
         setClosed(at: process)
+        cluster.tell("\(process.name) loses its link to \(other(than: process).name)")
         process.closed(self)
     }
 

@@ -62,6 +62,7 @@ package final class BulkConnection: Sendable {
                 cluster: identity.cluster, role: identity.role, instance: hello.instance)
             self.hello = hello
         } catch {
+            Refusals.count(error == .deadline ? .handshakeDeadline : error)
             if let refusal = refusalFrame(error) { try? socket.write(refusal, deadline) }
             if error != .shutDown { socket.finish() }
             throw error == .deadline ? .handshakeDeadline : error
@@ -142,6 +143,8 @@ package final class BulkConnection: Sendable {
             try ConnectionKind.bulk.check(frame.message, from: peer.role)
             return frame
         } catch {
+            // What was good and is so no more is counted where that is found out.
+            if case .tls = error {} else { Refusals.count(error) }
             if error.refusal != nil { close(refusing: error) }
             throw error
         }

@@ -23,6 +23,7 @@ package final class BulkListener: Sendable {
     private let context: TLSContext
     private let policy: PeerPolicy
     private let logger: Logger
+    private let reporter: RefusalReporter
     private let records: BulkRecords
     private let limit: Int
     private let handshakeDeadline: Duration
@@ -46,6 +47,7 @@ package final class BulkListener: Sendable {
         self.context = context
         self.records = records
         self.logger = logger
+        reporter = RefusalReporter(logger: logger)
         limit = connectionLimit
         self.handshakeDeadline = handshakeDeadline
     }
@@ -140,9 +142,11 @@ package final class BulkListener: Sendable {
             return true
         }
         guard isAdmitted else {
-            logger.warning(
-                "Bulk connection not taken",
-                metadata: ["error": "\(TransportError.tooManyConnections(limit: limit))"])
+            let error = TransportError.tooManyConnections(limit: limit)
+            Refusals.count(error)
+            reporter.refused(
+                "Bulk connection not taken", error, certificate: nil,
+                remote: socket.remoteAddress?.description ?? "unknown")
             return
         }
         startThread("bulk connection") {
@@ -158,12 +162,9 @@ package final class BulkListener: Sendable {
             onConnection(connection)
             connection.close()
         } catch {
-            logger.warning(
-                "Bulk peer refused",
-                metadata: [
-                    "error": "\(error)",
-                    "remote": "\(socket.remoteAddress?.description ?? "unknown")",
-                ])
+            reporter.refused(
+                "Bulk peer refused", error, certificate: socket.peerIdentity,
+                remote: socket.remoteAddress?.description ?? "unknown")
         }
     }
 }

@@ -8,6 +8,9 @@ internal import Synchronization
 final class BulkSocket: Sendable {
     private let socket: StreamSocket
     private let tls: TLSRecords
+    private let context: TLSContext
+    /// From the end of the handshake.
+    private let openPeer = Mutex<OpenPeers.Entry?>(nil)
     private let isClient: Bool
     private let recordsPerSealedKey: UInt64
     /// Nil while this direction is in TLS.
@@ -19,7 +22,7 @@ final class BulkSocket: Sendable {
     var timeWaitingToWrite: Duration { socket.timeWaitingToWrite }
     /// Known after the handshake.
     var records: BulkRecords { tls.agreedRecords }
-    var peerIdentity: PeerIdentity? { tls.peerIdentity }
+    var peerIdentity: PeerIdentity? { tls.peerCertificate?.identity }
 
     /// Takes over an open socket.
     ///
@@ -31,6 +34,7 @@ final class BulkSocket: Sendable {
         recordsPerKey: Int = TransportLimits.recordsPerKey,
         recordsPerSealedKey: UInt64 = TransportLimits.sealedRecordsPerKey
     ) throws(TransportError) {
+        self.context = context
         socket = StreamSocket(file: file)
         tls = try TLSRecords(
             socket, context: context, side: side, records: records, recordsPerKey: recordsPerKey)
@@ -38,7 +42,15 @@ final class BulkSocket: Sendable {
         self.recordsPerSealedKey = recordsPerSealedKey
     }
 
-    func handshake(_ deadline: Deadline) throws(TransportError) { try tls.handshake(deadline) }
+    func handshake(_ deadline: Deadline) throws(TransportError) {
+        try tls.handshake(deadline)
+        guard let certificate = tls.peerCertificate else { return }
+        let remote = remoteAddress?.description ?? "unknown"
+        let entry = context.peers.add(certificate, remote: remote) { [weak self] error in
+            self?.socket.shutdown(error)
+        }
+        openPeer.withLock { $0 = entry }
+    }
 
     /// What is written from here on is sealed, if that was agreed on.
     func sealWriting() throws(TransportError) {

@@ -14,6 +14,7 @@ final class StreamSocket: Sendable {
     /// Whether both ends are on this host.
     let isSameHost: Bool
     private let hasShutDown = Atomic(false)
+    private let reason = Mutex(TransportError.shutDown)
     private let writeWait = Atomic<Int64>(0)
 
     /// Takes over a non-blocking socket.
@@ -32,14 +33,15 @@ final class StreamSocket: Sendable {
 
     var isShutDown: Bool { hasShutDown.load(ordering: .acquiring) }
 
-    /// Ends the connection at once; threads that wait on it throw `shutDown` within milliseconds.
-    func shutdown() {
+    /// Ends the connection at once; threads that wait on it throw the reason within milliseconds.
+    func shutdown(_ error: TransportError = .shutDown) {
+        if !isShutDown { reason.withLock { $0 = error } }
         hasShutDown.store(true, ordering: .releasing)
         Platform.shutdown(file, .both)
     }
 
     func checkOpen() throws(TransportError) {
-        if isShutDown { throw .shutDown }
+        if isShutDown { throw reason.withLock { $0 } }
     }
 
     /// Waits for the events of `poll` or the connection's end.

@@ -80,8 +80,9 @@ internal import Synchronization
         }
     }
 
-    var peerIdentity: PeerIdentity? {
-        connection.withLock { unsafe verifiedIdentity(of: $0.pointer) }
+    /// The peer's verified certificate; nil without one.
+    var peerCertificate: Certificate? {
+        connection.withLock { unsafe verifiedCertificate(of: $0.pointer) }
     }
 
     /// Sends all of the bytes; one thread at a time.
@@ -193,8 +194,7 @@ internal import Synchronization
             }
             return fail(
                 &connection,
-                errors.handshakeError(
-                    verifyResult: unsafe SSL_get_verify_result(connection.pointer)))
+                unsafe errors.handshakeError(on: connection.pointer))
         }
     }
 

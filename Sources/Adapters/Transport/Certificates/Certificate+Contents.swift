@@ -61,6 +61,19 @@ extension Certificate {
         return PeerIdentity(uri: uris[0])
     }
 
+    /// The `pdserve://` name, otherwise the subject.
+    var name: String {
+        if let identity { return identity.description }
+        var text = [CChar](repeating: 0, count: TransportLimits.subjectBytes)
+        let subject = unsafe X509_get_subject_name(pointer)
+        // It writes what is no letter as hexadecimal digits.
+        _ = unsafe X509_NAME_oneline(subject, &text, Int32(text.count))
+        return Platform.text(text)
+    }
+
+    /// Seconds since 1970.
+    var notAfter: Int64 { unsafe seconds(X509_get0_notAfter(pointer)) }
+
     /// At most `TransportLimits.certificateNames` of them, unreadable ones left out.
     func alternativeNames() -> [AlternativeName] {
         guard
@@ -106,7 +119,8 @@ private func numericAddress(_ bytes: [UInt8]) -> String? {
     return Platform.text(text)
 }
 
-private func seconds(_ time: UnsafePointer<ASN1_TIME>?) -> Int64 {
+/// Seconds since 1970; 0 for a time that can't be read.
+func seconds(_ time: UnsafePointer<ASN1_TIME>?) -> Int64 {
     var parts = unsafe tm()
     guard unsafe ASN1_TIME_to_tm(time, &parts) == 1 else { return 0 }
     return unsafe Int64(timegm(&parts))

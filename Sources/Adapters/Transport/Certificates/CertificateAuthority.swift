@@ -9,8 +9,10 @@ package import ServingTypes
 
 /// The files of one cluster's certificate authority and of the processes it vouches for.
 ///
-/// In one folder: `ca.pem`, `ca.key`, and `<instance>.pem`, `<instance>.key` for each process. Keys
-/// can be read by their owner alone. Only `ca.pem` and a process's own two files go to its host.
+/// In one folder: `ca.pem`, `ca.key`, and `<instance>.pem`, `<instance>.key` for each process;
+/// `issued.pem`, all certificates ever issued, and `revoked.pem`, those that hold no more. Keys can
+/// be read by their owner alone. Only `ca.pem`, `revoked.pem` and a process's own two files go to
+/// its host.
 package struct CertificateAuthority: Sendable {
     package let folder: String
 
@@ -18,13 +20,17 @@ package struct CertificateAuthority: Sendable {
 
     package var certificatePath: String { folder + "/ca.pem" }
     package var keyPath: String { folder + "/ca.key" }
+    /// All certificates issued so far.
+    package var issuedPath: String { folder + "/issued.pem" }
+    package var revocationsPath: String { folder + "/revoked.pem" }
     package var exists: Bool { Files.exists(certificatePath) || Files.exists(keyPath) }
 
-    /// The three files a process is started with.
+    /// The files a process is started with.
     package func paths(of instance: InstanceID) -> TLSIdentity.Paths {
         TLSIdentity.Paths(
             authority: certificatePath, certificate: "\(folder)/\(instance).pem",
-            key: "\(folder)/\(instance).key")
+            key: "\(folder)/\(instance).key", revocations: revocationsPath,
+            mayLackRevocations: true)
     }
 
     /// Makes key and certificate of the authority; an existing one is never overwritten.
@@ -63,8 +69,8 @@ package struct CertificateAuthority: Sendable {
         let file = file ?? identity.instance.name
         try requireName(file)
         if identity.instance != PeerIdentity.anyInstance { try requireName(identity.instance.name) }
-        guard file != "ca" else {
-            throw .certificateName("ca", problem: "is the authority's own file name")
+        guard !["ca", "issued", "revoked"].contains(file) else {
+            throw .certificateName(file, problem: "is the name of an authority's own file")
         }
         let (authority, authorityKey) = try load()
         let key = try PrivateKey()
@@ -80,12 +86,14 @@ package struct CertificateAuthority: Sendable {
         try draft.add(NID_subject_alt_name, names.joined(separator: ","), issuer: authority)
         let certificate = try draft.signed(issuer: authority, key: authorityKey)
         let paths = paths(of: InstanceID(file))
+        // First, so that there is none that can't be revoked.
+        try Files.append(certificate.pem(), to: issuedPath)
         try Files.write(key.pem(), to: paths.key, for: .owner)
         try Files.write(certificate.pem(), to: paths.certificate, for: .everybody)
         return CertificateContents(certificate)
     }
 
-    private func load() throws(TransportError) -> (Certificate, PrivateKey) {
+    func load() throws(TransportError) -> (Certificate, PrivateKey) {
         guard exists else {
             throw .file(
                 path: certificatePath,
@@ -104,7 +112,7 @@ package struct CertificateAuthority: Sendable {
     }
 }
 
-/// From when and how long a certificate is good.
+/// From when and how long a certificate, or a list of revocations, is good.
 package struct CertificateValidity: Sendable, Hashable {
     /// Counted from now; negative so that hosts with a slow clock accept it.
     package var start: Duration
@@ -120,6 +128,9 @@ package struct CertificateValidity: Sendable, Hashable {
     package static let authority = CertificateValidity(length: .seconds(3650 * 86_400))
     /// A year.
     package static let process = CertificateValidity(length: .seconds(365 * 86_400))
+    /// Thirty days.
+    package static let revocations = CertificateValidity(
+        start: .zero, length: .seconds(30 * 86_400))
 }
 
 /// A certificate that is not signed yet.

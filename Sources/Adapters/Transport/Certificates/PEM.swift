@@ -1,10 +1,18 @@
 internal import COpenSSL
 
 /// One X.509 certificate; owns OpenSSL's object.
-@safe final class Certificate {
-    let pointer: OpaquePointer
+@safe final class Certificate: Sendable {
+    /// Address of OpenSSL's `X509`, which any thread may read once it is signed.
+    private let address: UInt
 
-    init(owning pointer: OpaquePointer) { unsafe self.pointer = unsafe pointer }
+    init(owning pointer: OpaquePointer) { address = UInt(bitPattern: pointer) }
+
+    var pointer: OpaquePointer {
+        guard let pointer = unsafe OpaquePointer(bitPattern: address) else {
+            preconditionFailure("a certificate has an address")
+        }
+        return unsafe pointer
+    }
 
     deinit { unsafe X509_free(pointer) }
 
@@ -68,7 +76,7 @@ internal import COpenSSL
 }
 
 /// Keeps OpenSSL from asking for a pass phrase on the terminal.
-private func refusePassphrase(
+func refusePassphrase(
     buffer: UnsafeMutablePointer<CChar>?, size: Int32, isWriting: Int32,
     context: UnsafeMutableRawPointer?
 ) -> Int32 { -1 }

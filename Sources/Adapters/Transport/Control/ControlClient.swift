@@ -11,6 +11,7 @@ package struct ControlClient: Sendable {
     private let policy: PeerPolicy
     private let limits: ControlHandler.Limits
     private let logger: Logger
+    private let reporter: RefusalReporter
     private let group: any EventLoopGroup
 
     /// - Parameters:
@@ -65,6 +66,7 @@ package struct ControlClient: Sendable {
         self.context = context
         self.limits = limits
         self.logger = logger
+        reporter = RefusalReporter(logger: logger)
         group = eventLoopGroup
     }
 
@@ -171,7 +173,7 @@ package struct ControlClient: Sendable {
         return channel.eventLoop.makeCompletedFuture {
             try addHandlers(
                 to: channel, context: context, side: .client(serverName: nil), policy: policy,
-                limits: limits, logger: logger, greeted: greeted)
+                limits: limits, reporter: reporter, greeted: greeted)
             attempt.add(channel)
             return greeted.futureResult
         }

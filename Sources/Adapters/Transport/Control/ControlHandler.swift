@@ -34,7 +34,7 @@ final class ControlHandler: ChannelInboundHandler, ChannelOutboundHandler {
     private let side: TLSSide
     private let policy: PeerPolicy
     private let limits: Limits
-    private let logger: Logger
+    private let reporter: RefusalReporter
     /// Completed exactly once: with the session, or with why there is none.
     private let greeted: EventLoopPromise<ControlSession>
     private var state = State.waitingForTLS
@@ -45,15 +45,17 @@ final class ControlHandler: ChannelInboundHandler, ChannelOutboundHandler {
     /// The caller takes no frames for now.
     private var isPaused = false
     private var wantsRead = false
+    /// What the peer's certificate says, fitting or not.
+    private var certificate: PeerIdentity?
 
     init(
-        side: TLSSide, policy: PeerPolicy, limits: Limits, logger: Logger,
+        side: TLSSide, policy: PeerPolicy, limits: Limits, reporter: RefusalReporter,
         greeted: EventLoopPromise<ControlSession>
     ) {
         self.side = side
         self.policy = policy
         self.limits = limits
-        self.logger = logger
+        self.reporter = reporter
         self.greeted = greeted
     }
 
@@ -81,6 +83,7 @@ final class ControlHandler: ChannelInboundHandler, ChannelOutboundHandler {
         guard let event = event as? TLSEstablished, case .waitingForTLS = state else {
             return context.fireUserInboundEventTriggered(event)
         }
+        certificate = event.peer
         do throws(TransportError) {
             let identity = try policy.check(event.peer)
             let greeting: [UInt8]
@@ -158,7 +161,8 @@ final class ControlHandler: ChannelInboundHandler, ChannelOutboundHandler {
         watchIdleness(after: TimeAmount(limits.idle))
         greeted.succeed(
             ControlSession(
-                peer: peer, hello: hello, inbound: inbound, channel: context.channel,
+                peer: peer, certificate: certificate ?? peer, hello: hello, inbound: inbound,
+                channel: context.channel,
                 handler: bound, waitingLimit: limits.waitingBytes))
     }
 
@@ -216,17 +220,29 @@ final class ControlHandler: ChannelInboundHandler, ChannelOutboundHandler {
         if let error, let context, let refusal = refusalFrame(error) {
             context.writeAndFlush(wrapOutboundOut(ByteBuffer(bytes: refusal)), promise: nil)
         }
+        if let error { report(error, before) }
         switch before {
         case .waitingForTLS, .waitingForHello: greeted.fail(error ?? .shutDown)
-        case .open(let peer, let inbound):
-            if let error {
-                logger.warning(
-                    "Control session broken",
-                    metadata: ["peer": "\(peer)", "error": "\(error)"])
-            }
-            inbound.finish(error)
+        case .open(_, let inbound): inbound.finish(error)
         case .ended: break
         }
         context?.close(promise: nil)
+    }
+
+    private func report(_ error: TransportError, _ before: State) {
+        let remote = context?.channel.remoteText ?? "unknown"
+        switch before {
+        case .waitingForTLS, .waitingForHello:
+            Refusals.count(error)
+            // Who connects tries again, and says so itself.
+            guard case .server = side, error != .shutDown else { return }
+            reporter.refused(
+                "Control peer refused", error, certificate: certificate, remote: remote)
+        case .open(let peer, _):
+            // What was good and is so no more is counted where that is found out.
+            if case .tls = error {} else { Refusals.count(error) }
+            reporter.refused("Control session broken", error, certificate: peer, remote: remote)
+        case .ended: break
+        }
     }
 }

@@ -24,6 +24,7 @@ package final class ControlListener: Sendable {
     private let limits: ControlHandler.Limits
     private let connectionLimit: Int
     private let logger: Logger
+    private let reporter: RefusalReporter
     private let group: any EventLoopGroup
     private let state: Mutex<State>
     private let sessions: AsyncStream<ControlSession>
@@ -58,6 +59,7 @@ package final class ControlListener: Sendable {
         self.limits = limits
         self.connectionLimit = connectionLimit
         self.logger = logger
+        reporter = RefusalReporter(logger: logger)
         group = eventLoopGroup
         state = Mutex(
             State(
@@ -173,6 +175,7 @@ package final class ControlListener: Sendable {
         }
         guard isAdmitted else {
             let error = TransportError.tooManyConnections(limit: connectionLimit)
+            Refusals.count(error)
             logger.log(
                 level: isNews ? .warning : .debug, "Control connection not taken",
                 metadata: ["error": "\(error)"])
@@ -182,17 +185,20 @@ package final class ControlListener: Sendable {
             self.state.withLock { $0.channels[ObjectIdentifier(channel)] = nil }
         }
         let greeted = channel.eventLoop.makePromise(of: ControlSession.self)
-        greeted.futureResult.whenComplete { result in self.welcome(result, channel) }
+        greeted.futureResult.whenSuccess { session in
+            if case .enqueued = self.newSession.yield(session) { return }
+            session.close()
+        }
         return channel.eventLoop.makeCompletedFuture {
             try channel.pipeline.syncOperations.addHandler(
                 HandshakeGate(
-                    limits: self.limits, greeted: greeted,
+                    limits: self.limits, greeted: greeted, reporter: self.reporter,
                     enter: { self.enter($0, until: greeted.futureResult) },
                     begin: { channel in
                         try addHandlers(
                             to: channel, context: self.context, side: .server,
-                            policy: self.policy, limits: self.limits, logger: self.logger,
-                            greeted: greeted)
+                            policy: self.policy, limits: self.limits,
+                            reporter: self.reporter, greeted: greeted)
                     }))
         }
     }
@@ -226,30 +232,13 @@ package final class ControlListener: Sendable {
         }
         logger.error("Control connections can't be accepted", metadata: metadata)
     }
-
-    private func welcome(
-        _ result: Result<ControlSession, any Error>, _ channel: any Channel
-    ) {
-        switch result {
-        case .success(let session):
-            if case .enqueued = newSession.yield(session) { return }
-            session.close()
-        case .failure(let error):
-            if error as? TransportError == .shutDown { return }
-            logger.warning(
-                "Control peer refused",
-                metadata: [
-                    "error": "\(error)",
-                    "remote": "\(channel.remoteAddress?.description ?? "unknown")",
-                ])
-        }
-    }
 }
 
 /// The handlers of a control connection, for either side.
 func addHandlers(
     to channel: any Channel, context: TLSContext, side: TLSSide, policy: PeerPolicy,
-    limits: ControlHandler.Limits, logger: Logger, greeted: EventLoopPromise<ControlSession>
+    limits: ControlHandler.Limits, reporter: RefusalReporter,
+    greeted: EventLoopPromise<ControlSession>
 ) throws {
     do {
         var firstAnswer: Duration?
@@ -260,9 +249,14 @@ func addHandlers(
                 context: context, side: side, handshakeDeadline: limits.handshake,
                 firstAnswer: firstAnswer),
             ControlHandler(
-                side: side, policy: policy, limits: limits, logger: logger, greeted: greeted),
+                side: side, policy: policy, limits: limits, reporter: reporter,
+                greeted: greeted),
         ])
     } catch {
+        if let error = error as? TransportError {
+            reporter.refused(
+                "Control peer refused", error, certificate: nil, remote: channel.remoteText)
+        }
         greeted.fail(error)
         throw error
     }

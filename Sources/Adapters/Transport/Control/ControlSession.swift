@@ -19,6 +19,8 @@ package final class ControlSession: Sendable {
     }
 
     package let peer: PeerIdentity
+    /// The name in the peer's certificate, which may be good for any process of its role.
+    package let certificate: PeerIdentity
     /// What the peer said of itself.
     package let hello: Hello
     package let remoteAddress: String
@@ -33,16 +35,17 @@ package final class ControlSession: Sendable {
     private let outgoing = Mutex(Outgoing())
 
     init(
-        peer: PeerIdentity, hello: Hello, inbound: InboundFrames, channel: any Channel,
-        handler: NIOLoopBound<ControlHandler>, waitingLimit: Int
+        peer: PeerIdentity, certificate: PeerIdentity, hello: Hello, inbound: InboundFrames,
+        channel: any Channel, handler: NIOLoopBound<ControlHandler>, waitingLimit: Int
     ) {
         self.peer = peer
+        self.certificate = certificate
         self.hello = hello
         self.inbound = inbound
         self.channel = channel
         self.handler = handler
         self.waitingLimit = waitingLimit
-        remoteAddress = channel.remoteAddress?.description ?? "unknown"
+        remoteAddress = channel.remoteText
     }
 
     /// Sends a message; from any thread, without waiting.

@@ -1,3 +1,4 @@
+internal import Logging
 internal import NIOCore
 internal import ServingTypes
 
@@ -78,6 +79,7 @@ final class HandshakeGate: ChannelInboundHandler, ChannelOutboundHandler, Remova
     /// Puts the handlers of the connection behind this one.
     private let begin: (any Channel) throws -> Void
     private let greeted: EventLoopPromise<ControlSession>
+    private let reporter: RefusalReporter
     private var state = State.silent
     private var held = ByteBuffer()
     private var context: ChannelHandlerContext?
@@ -85,11 +87,13 @@ final class HandshakeGate: ChannelInboundHandler, ChannelOutboundHandler, Remova
 
     init(
         limits: ControlHandler.Limits, greeted: EventLoopPromise<ControlSession>,
+        reporter: RefusalReporter,
         enter: @escaping (NIOLoopBound<HandshakeGate>) -> Bool,
         begin: @escaping (any Channel) throws -> Void
     ) {
         self.limits = limits
         self.greeted = greeted
+        self.reporter = reporter
         self.enter = enter
         self.begin = begin
     }
@@ -170,6 +174,11 @@ final class HandshakeGate: ChannelInboundHandler, ChannelOutboundHandler, Remova
         state = .ended
         timer?.cancel()
         held = ByteBuffer()
+        if error != .shutDown {
+            Refusals.count(error)
+            let remote = context?.channel.remoteText ?? "unknown"
+            reporter.refused("Control peer refused", error, certificate: nil, remote: remote)
+        }
         greeted.fail(error)
         context?.close(promise: nil)
     }

@@ -35,13 +35,15 @@ struct LibraryErrors {
 
     /// The first fault that says more than that the handshake failed.
     ///
-    /// - Parameter verifyResult: `SSL_get_verify_result` of the connection.
-    func handshakeError(verifyResult: Int) -> TransportError {
+    /// - Parameter connection: OpenSSL's `SSL`.
+    func handshakeError(on connection: OpaquePointer) -> TransportError {
         if tlsReasons.contains(SSL_R_CERTIFICATE_VERIFY_FAILED) {
-            let problem = unsafe String(cString: X509_verify_cert_error_string(verifyResult))
+            let result = unsafe SSL_get_verify_result(connection)
+            let problem = unsafe String(cString: X509_verify_cert_error_string(result))
+            let name = unsafe shownName(on: connection).map { "; it names \($0)" } ?? ""
             return .tls(
-                Self.failure(verifyResult: Int32(truncatingIfNeeded: verifyResult)),
-                isReportedByPeer: false, details: "\(text); \(problem)")
+                Self.failure(verifyResult: Int32(truncatingIfNeeded: result)),
+                isReportedByPeer: false, details: "\(text); \(problem)\(name)")
         }
         for reason in tlsReasons {
             if let (failure, isReportedByPeer) = Self.failure(reason: reason) {
@@ -54,6 +56,7 @@ struct LibraryErrors {
     private static func failure(verifyResult: Int32) -> TLSFailure {
         switch verifyResult {
         case X509_V_ERR_CERT_HAS_EXPIRED: .certificateExpired
+        case X509_V_ERR_CERT_REVOKED: .certificateRevoked
         case X509_V_ERR_CERT_NOT_YET_VALID: .certificateNotYetValid
         case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT, X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
             X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN, X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT,
@@ -66,11 +69,11 @@ struct LibraryErrors {
     private static func failure(reason: Int32) -> (TLSFailure, isReportedByPeer: Bool)? {
         switch reason {
         case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED: (.certificateExpired, true)
+        case SSL_R_SSLV3_ALERT_CERTIFICATE_REVOKED: (.certificateRevoked, true)
         case SSL_R_TLSV1_ALERT_UNKNOWN_CA: (.unknownAuthority, true)
         case SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED: (.certificateMissing, true)
         case SSL_R_SSLV3_ALERT_BAD_CERTIFICATE, SSL_R_SSLV3_ALERT_UNSUPPORTED_CERTIFICATE,
-            SSL_R_SSLV3_ALERT_CERTIFICATE_REVOKED, SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN,
-            SSL_R_TLSV1_ALERT_DECRYPT_ERROR:
+            SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN, SSL_R_TLSV1_ALERT_DECRYPT_ERROR:
             (.certificateUnsuitable, true)
         case SSL_R_TLSV1_ALERT_PROTOCOL_VERSION: (.otherVersion, true)
         case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE: (.certificateMissing, false)

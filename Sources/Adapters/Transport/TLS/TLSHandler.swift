@@ -28,7 +28,10 @@ package final class TLSHandler: ChannelDuplexHandler {
         var promise: EventLoopPromise<Void>?
     }
 
+    private let tls: TLSContext
     private let session: TLSSession
+    /// From the end of the handshake, if the peer has shown a certificate.
+    private var openPeer: OpenPeers.Entry?
     private let handshakeDeadline: Duration
     private let firstAnswer: Duration?
     private var state = State.handshaking
@@ -47,6 +50,7 @@ package final class TLSHandler: ChannelDuplexHandler {
         context: TLSContext, side: TLSSide,
         handshakeDeadline: Duration = TransportLimits.handshake, firstAnswer: Duration? = nil
     ) throws(TransportError) {
+        tls = context
         session = try TLSSession(context: context, side: side)
         self.handshakeDeadline = handshakeDeadline
         self.firstAnswer = firstAnswer
@@ -105,6 +109,7 @@ package final class TLSHandler: ChannelDuplexHandler {
     /// Lets go of everything that waits; the channel is gone or going.
     private func end(_ context: ChannelHandlerContext) {
         state = .closed
+        openPeer = nil
         deadline?.cancel()
         deadline = nil
         let waiting = writes
@@ -146,8 +151,22 @@ package final class TLSHandler: ChannelDuplexHandler {
         state = .open
         deadline?.cancel()
         deadline = nil
-        context.fireUserInboundEventTriggered(TLSEstablished(peer: session.peerIdentity))
+        let certificate = session.peerCertificate
+        if let certificate { watch(certificate, context) }
+        context.fireUserInboundEventTriggered(TLSEstablished(peer: certificate?.identity))
         sealWrites(context)
+    }
+
+    /// Tells those above when the certificate holds no more; they end the connection.
+    private func watch(_ certificate: Certificate, _ context: ChannelHandlerContext) {
+        let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
+        let remote = context.channel.remoteText
+        openPeer = tls.peers.add(certificate, remote: remote) { error in
+            bound.eventLoop.execute {
+                let (handler, context) = bound.value
+                if handler.state == .open { context.fireErrorCaught(error) }
+            }
+        }
     }
 
     private func deliver(_ context: ChannelHandlerContext) {
@@ -339,6 +358,15 @@ package final class TLSHandler: ChannelDuplexHandler {
             context.fireErrorCaught(error)
             context.close(promise: nil)
         }
+    }
+}
+
+extension Channel {
+    /// Where the peer is, for people.
+    var remoteText: String {
+        guard let address = remoteAddress, let host = address.ipAddress, let port = address.port
+        else { return "unknown" }
+        return NetworkAddress(host: host, port: port).description
     }
 }
 

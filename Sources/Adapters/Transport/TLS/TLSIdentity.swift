@@ -8,11 +8,20 @@ package struct TLSIdentity: Sendable {
         package var authority: String
         package var certificate: String
         package var key: String
+        /// Certificates that hold no more; nil: none.
+        package var revocations: String?
+        /// Whether there may be no such file, as long as nothing was revoked.
+        package var mayLackRevocations: Bool
 
-        package init(authority: String, certificate: String, key: String) {
+        package init(
+            authority: String, certificate: String, key: String, revocations: String? = nil,
+            mayLackRevocations: Bool = false
+        ) {
             self.authority = authority
             self.certificate = certificate
             self.key = key
+            self.revocations = revocations
+            self.mayLackRevocations = mayLackRevocations
         }
     }
 
@@ -21,6 +30,10 @@ package struct TLSIdentity: Sendable {
     let authorityPEM: [UInt8]
     let certificatePEM: [UInt8]
     let keyPEM: [UInt8]
+    let certificate: Certificate
+    let authorities: [Certificate]
+    /// The latest list of each authority that has one.
+    let revocations: [RevocationList]
 
     /// Reads the files; the error names the file at fault and what to do.
     package init(_ paths: Paths) throws(TransportError) {
@@ -32,12 +45,12 @@ package struct TLSIdentity: Sendable {
         authorityPEM = try Files.read(paths.authority)
         certificatePEM = try Files.read(paths.certificate)
         keyPEM = try Files.read(paths.key)
-        let authorities = try Certificate.all(inPEM: authorityPEM)
+        authorities = try Certificate.all(inPEM: authorityPEM)
         guard !authorities.isEmpty else {
             throw .file(
                 path: paths.authority, problem: "holds no PEM certificate; put the CA's here")
         }
-        let certificate = try leaf(of: certificatePEM, keyPEM: keyPEM, paths: paths)
+        certificate = try leaf(of: certificatePEM, keyPEM: keyPEM, paths: paths)
         guard let peer = certificate.identity else {
             throw .file(path: paths.certificate, problem: TransportError.noIdentity.description)
         }
@@ -48,12 +61,28 @@ package struct TLSIdentity: Sendable {
                 path: paths.certificate,
                 problem: "has expired; issue it again with `pdserve certificates`")
         }
-        let isKnown = authorities.contains { certificate.isIssued(by: $0) }
-        guard isKnown else {
-            throw .file(
-                path: paths.certificate,
-                problem: "was not issued by the authority in \(paths.authority)")
+        revocations = try Self.revocations(paths, by: authorities)
+        for authority in authorities where certificate.isIssued(by: authority) {
+            guard !revocations.contains(where: { $0.revokes(certificate) }) else {
+                throw .file(
+                    path: paths.certificate,
+                    problem: "was revoked; issue it again with `pdserve certificates`")
+            }
+            return
         }
+        throw .file(
+            path: paths.certificate,
+            problem: "was not issued by the authority in \(paths.authority)")
+    }
+
+    private static func revocations(
+        _ paths: Paths, by authorities: [Certificate]
+    ) throws(TransportError) -> [RevocationList] {
+        guard let path = paths.revocations else { return [] }
+        if paths.mayLackRevocations, !Files.exists(path) { return [] }
+        return try RevocationList.inForce(
+            inPEM: Files.read(path), by: authorities, path: path,
+            authorityPath: paths.authority)
     }
 }
 

@@ -124,7 +124,10 @@ package import ServingTypes
     }
 
     /// What the peer's verified certificate says; nil without a certificate or a single URI name.
-    package var peerIdentity: PeerIdentity? { unsafe verifiedIdentity(of: connection) }
+    package var peerIdentity: PeerIdentity? { peerCertificate?.identity }
+
+    /// The peer's verified certificate; nil without one.
+    var peerCertificate: Certificate? { unsafe verifiedCertificate(of: connection) }
 
     /// The protocol agreed on above TLS, such as `http/1.1`; nil if none was.
     package var applicationProtocol: String? {
@@ -132,17 +135,24 @@ package import ServingTypes
     }
 
     private func failure() -> TransportError {
-        LibraryErrors.take()
-            .handshakeError(verifyResult: unsafe SSL_get_verify_result(connection))
+        unsafe LibraryErrors.take().handshakeError(on: connection)
     }
 }
 
-/// The identity in the peer's certificate; nil unless the certificate was verified.
-func verifiedIdentity(of connection: OpaquePointer) -> PeerIdentity? {
+/// The peer's certificate; nil unless it was verified.
+func verifiedCertificate(of connection: OpaquePointer) -> Certificate? {
     guard let pointer = unsafe SSL_get1_peer_certificate(connection) else { return nil }
     let certificate = unsafe Certificate(owning: pointer)
-    guard unsafe SSL_get_verify_result(connection) == Int(X509_V_OK) else { return nil }
-    return certificate.identity
+    return unsafe SSL_get_verify_result(connection) == Int(X509_V_OK) ? certificate : nil
+}
+
+/// What a certificate that was refused says of itself, which proves nothing.
+func shownName(on connection: OpaquePointer) -> String? {
+    let chain = unsafe SSL_get0_verified_chain(connection)
+    guard let first = unsafe shim_first_certificate(chain), unsafe X509_up_ref(first) == 1 else {
+        return nil
+    }
+    return unsafe Certificate(owning: first).name
 }
 
 extension TLSSession {
