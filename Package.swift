@@ -124,22 +124,26 @@ let modules: [Module] = [
     Module(
         layer: .adapter, name: "SimulatedEngine",
         uses: ["ServingTypes", "InferenceEngine", "EngineRuntime"]),
+    Module(layer: .adapter, name: "FileBudget", products: [logging, nioCore]),
     Module(
-        layer: .adapter, name: "ServiceRuntime", uses: ["ServingTypes"],
+        layer: .adapter, name: "ServiceRuntime", uses: ["ServingTypes", "FileBudget"],
         products: [
             configuration, coreMetrics, logging, serviceLifecycle, unixSignals, yams,
         ]),
     Module(
-        layer: .adapter, name: "HTTPServer", uses: ["ServingTypes", "ChatAPI", "ServiceRuntime"],
+        layer: .adapter, name: "HTTPServer",
+        uses: ["ServingTypes", "ChatAPI", "FileBudget", "ServiceRuntime"],
         products: [hummingbird, logging, nioCore, nioPosix, serviceLifecycle]),
     Module(
         layer: .adapter, name: "HTTPClient", uses: ["ServingTypes"],
         products: [nioCore, nioPosix, nioHTTP1]),
     Module(
-        layer: .adapter, name: "Transport", uses: ["ServingTypes", "WireProtocol", "COpenSSL"],
+        layer: .adapter, name: "Transport",
+        uses: ["ServingTypes", "FileBudget", "WireProtocol", "COpenSSL"],
         products: [logging, metrics, nioCore, nioPosix]),
     Module(
-        layer: .adapter, name: "SharedMemory", uses: ["InferenceEngine", "CSharedMemory"],
+        layer: .adapter, name: "SharedMemory",
+        uses: ["InferenceEngine", "FileBudget", "CSharedMemory"],
         products: [logging]),
     Module(
         layer: .adapter, name: "KVCarriers",
@@ -167,8 +171,8 @@ let modules: [Module] = [
     Module(
         layer: .adapter, name: "Measurement",
         uses: [
-            "ServingTypes", "InferenceEngine", "ChatAPI", "ClusterRules", "KVTransfer", "Roles",
-            "Scheduling", "WireProtocol", "LlamaEngine", "HTTPClient", "KVCarriers",
+            "ServingTypes", "InferenceEngine", "ChatAPI", "ClusterRules", "FileBudget",
+            "KVTransfer", "Roles", "Scheduling", "WireProtocol", "LlamaEngine", "HTTPClient", "KVCarriers",
             "LocalCluster", "ServiceRuntime", "ServiceStart", "SharedMemory", "SimulatedEngine",
             "Transport",
         ],
@@ -184,7 +188,8 @@ let modules: [Module] = [
         layer: .service, name: "SchedulerService",
         uses: [
             "ServingTypes", "ClusterRules", "ClusterFile", "ClusterStore", "Grouping", "Roles",
-            "Transport", "WireProtocol", "HTTPServer", "ServiceRuntime", "ServiceStart",
+            "Transport", "WireProtocol", "FileBudget", "HTTPServer", "ServiceRuntime",
+            "ServiceStart",
         ],
         products: [logging, metrics, serviceLifecycle]),
     Module(
@@ -254,6 +259,7 @@ let tests: [(name: String, uses: [String])] = [
     ("KVHandOverTests", ["KVHandOver", "ServingTypes"]),
     ("KVTransferTests", ["KVTransfer", "WireProtocol", "ServingTypes", "CBytePlanes"]),
     ("ChatAPITests", ["ChatAPI", "ServingTypes"]),
+    ("FileBudgetTests", ["FileBudget"]),
     ("ServiceRuntimeTests", ["ServiceRuntime", "ServingTypes"]),
     ("HTTPServerTests", ["HTTPServer", "ServiceRuntime", "ChatAPI", "ServingTypes"]),
     (
@@ -300,7 +306,7 @@ let tests: [(name: String, uses: [String])] = [
     (
         "MeasurementTests",
         [
-            "Measurement", "Roles", "ClusterRules", "ServiceRuntime", "ServingTypes", "benchmark",
+            "Measurement", "FileBudget", "LocalCluster", "Roles", "ClusterRules", "ServiceRuntime", "ServingTypes", "benchmark",
             "gateway", "scheduler", "prefill-worker", "decode-worker", "health-agent",
         ]
     ),

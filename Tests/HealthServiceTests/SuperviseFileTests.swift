@@ -81,9 +81,9 @@ import Testing
         }
         for round in 1...4 {
             try writer.write(contentsOf: Data("round \(round)".utf8))
-            #expect(try !log.rotate())
+            #expect(try log.rotate() == .notNeeded)
             try writer.write(contentsOf: Data(String(repeating: "x", count: 100).utf8))
-            #expect(try log.rotate())
+            #expect(try log.rotate() == .moved)
         }
         try writer.write(contentsOf: Data("end".utf8))
         #expect(text("") == "end", "the writer appends to the emptied file")

@@ -87,7 +87,7 @@ import Testing
     /// A request that starts again elsewhere is told of in the log.
     private func loseWorker(_ cluster: TestCluster) async throws {
         let body =
-            #"{"prompt":"A \#(Self.marker) is","max_tokens":1500,"ignore_eos":true}"#
+            #"{"prompt":"A \#(Self.marker) is","max_tokens":800,"ignore_eos":true}"#
         try await withThrowingTaskGroup(of: Int.self) { group in
             group.addTask { try await self.send(cluster, "/v1/completions", body).status }
             let workers = cluster.cluster.processes(of: .decodeWorker)

@@ -1,4 +1,5 @@
 import ClusterRules
+import FileBudget
 import Foundation
 import ServiceRuntime
 import ServingTypes

@@ -193,4 +193,35 @@ import Testing
         #expect(change.readings.count == 10_000)
         #expect(change.pages().map { reader.received($0) }.last == .view(new))
     }
+
+    @Test func `the only scheduler is followed though its clock has gone back`() throws {
+        var reader = ViewReader()
+        reader.connected(isOnly: true)
+        #expect(reader.received(view(7, names, epoch: 9000)) != nil)
+        reader.connected(isOnly: true)
+        let first = reader.received(view(1, ["worker-1"], epoch: 5000))
+        let after = try #require(first)
+        #expect(after.members.count == 1)
+        #expect(after.isNewer(than: view(7, names, epoch: 9000)))
+        // Its changes follow, and after a lost connection its views are still of the same epoch.
+        var change = GroupViewChange(epoch: 5000, since: 1, version: 2)
+        change.removed = [InstanceID("worker-1")]
+        guard case .view(let changed) = reader.received(change) else {
+            Issue.record("the change was not taken")
+            return
+        }
+        #expect(changed.members == [] && changed.epoch == after.epoch)
+        reader.connected(isOnly: true)
+        #expect(reader.received(view(3, names, epoch: 5000))?.epoch == after.epoch)
+        reader.connected(isOnly: true)
+        #expect(reader.received(view(1, names, epoch: 9500))?.epoch == 9500)
+    }
+
+    @Test func `of several schedulers an older one is not followed`() {
+        var reader = ViewReader()
+        reader.connected()
+        #expect(reader.received(view(7, names, epoch: 9000)) != nil)
+        reader.connected()
+        #expect(reader.received(view(8, ["worker-1"], epoch: 5000)) == nil)
+    }
 }

@@ -3,6 +3,12 @@ import HTTPTypes
 import NIOCore
 import NIOHTTPTypes
 
+#if canImport(Glibc)
+    import Glibc
+#elseif canImport(Darwin)
+    import Darwin
+#endif
+
 /// Holds one connection to the limits and tells at once when its client leaves.
 ///
 ///     waiting ──head──▶ reading ──end──▶ answering ──end of answer──▶ waiting
@@ -27,18 +33,28 @@ final class ConnectionGuard: ChannelDuplexHandler, RemovableChannelHandler {
     private let limits: HTTPLimits
     private let connection: HTTPConnection
     private let refusal: APIError?
+    private let connections: OpenConnections
+    private let count: HTTPCounting
     private var phase = Phase.serving
     /// Heads handed on less answers completed.
     private var openAnswers = 0
     private var isBodyOpen = false
+    private var isStalled = false
     private var bodyBytes = 0
     private var discardedBytes = 0
+    /// Of bodies that are not answered yet, as counted in all connections together.
+    private var heldBytes = 0
     /// For head, body, idle time or lingering, whichever is due.
     private var timer: Scheduled<Void>?
     private var stallTimer: Scheduled<Void>?
 
     /// - Parameter refusal: what every request of this connection is answered with.
-    init(limits: HTTPLimits, connection: HTTPConnection, refusal: APIError?) {
+    init(
+        limits: HTTPLimits, connection: HTTPConnection, refusal: APIError?,
+        connections: OpenConnections, count: HTTPCounting
+    ) {
+        self.connections = connections
+        self.count = count
         self.limits = limits
         self.connection = connection
         self.refusal = refusal
@@ -47,11 +63,11 @@ final class ConnectionGuard: ChannelDuplexHandler, RemovableChannelHandler {
     // MARK: The connection's life
 
     func handlerAdded(context: ChannelHandlerContext) {
-        if context.channel.isActive { closeLater(context, after: limits.headTime) }
+        if context.channel.isActive { awaitFirstHead(context) }
     }
 
     func channelActive(context: ChannelHandlerContext) {
-        closeLater(context, after: limits.headTime)
+        awaitFirstHead(context)
         context.fireChannelActive()
     }
 
@@ -61,7 +77,15 @@ final class ConnectionGuard: ChannelDuplexHandler, RemovableChannelHandler {
         context.fireChannelInactive()
     }
 
-    func handlerRemoved(context: ChannelHandlerContext) { stopTimers() }
+    func handlerRemoved(context: ChannelHandlerContext) {
+        stopTimers()
+        giveBodiesBack()
+    }
+
+    private func giveBodiesBack() {
+        _ = connections.holdsBody(-heldBytes)
+        heldBytes = 0
+    }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         if let event = event as? ChannelEvent, event == .inputClosed {
@@ -73,6 +97,8 @@ final class ConnectionGuard: ChannelDuplexHandler, RemovableChannelHandler {
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         guard !(error is IOError), !(error is ChannelError), case .serving = phase else {
+            // The kernel has given up a client that took nothing of what it holds for it.
+            if (error as? IOError)?.errnoCode == ETIMEDOUT { countStalled() }
             connection.clientLeft()
             context.fireErrorCaught(error)
             return
@@ -113,6 +139,16 @@ final class ConnectionGuard: ChannelDuplexHandler, RemovableChannelHandler {
                     context, .bodyTooLarge(limitBytes: limits.bodyBytes), isCurrentOpen: true)
                 return
             }
+            heldBytes += bytes.readableBytes
+            if connections.holdsBody(bytes.readableBytes) > limits.allBodyBytes {
+                count.refused("bodies")
+                refuse(
+                    context,
+                    .overloaded(
+                        "Too many large requests at once.",
+                        retryAfterSeconds: HTTPLimits.retryAfterSeconds), isCurrentOpen: true)
+                return
+            }
         case .end:
             isBodyOpen = false
             stopTimer()
@@ -146,7 +182,16 @@ final class ConnectionGuard: ChannelDuplexHandler, RemovableChannelHandler {
             let late = APIError(
                 status: 408, message: "The body did not arrive in time.",
                 type: "invalid_request_error", code: "request_timeout")
+            guardian.count.cut(.body)
             guardian.refuse(context, late, isCurrentOpen: true)
+        }
+    }
+
+    private func awaitFirstHead(_ context: ChannelHandlerContext) {
+        stopTimer()
+        timer = schedule(context, after: limits.headTime) { guardian, context in
+            guardian.count.cut(.head)
+            context.close(promise: nil)
         }
     }
 
@@ -165,6 +210,7 @@ final class ConnectionGuard: ChannelDuplexHandler, RemovableChannelHandler {
         }
         context.write(data, promise: promise)
         openAnswers -= 1
+        if openAnswers == 0, !isBodyOpen { giveBodiesBack() }
         switch phase {
         case .refusing(let error, let isCurrentOpen):
             if openAnswers == (isCurrentOpen ? 1 : 0) { writeRefusal(context, error) }
@@ -178,8 +224,9 @@ final class ConnectionGuard: ChannelDuplexHandler, RemovableChannelHandler {
         stallTimer?.cancel()
         stallTimer = nil
         if !context.channel.isWritable {
-            stallTimer = schedule(context, after: limits.stallTime) { _, context in
-                context.close(promise: nil)
+            stallTimer = schedule(context, after: limits.stallTime) { guardian, context in
+                guardian.countStalled()
+                guardian.drop(context)
             }
         }
         context.fireChannelWritabilityChanged()
@@ -205,6 +252,18 @@ final class ConnectionGuard: ChannelDuplexHandler, RemovableChannelHandler {
             guardian.closeLater(context, after: HTTPLimits.lingerTime)
         }
         context.close(mode: .output, promise: written)
+    }
+
+    private func countStalled() {
+        if !isStalled { count.cut(.stalled) }
+        isStalled = true
+    }
+
+    /// Closes with a reset: what the kernel holds for the client is freed at once.
+    private func drop(_ context: ChannelHandlerContext) {
+        let now = linger(l_onoff: 1, l_linger: 0)
+        (context.channel as? any SocketOptionProvider)?.setSoLinger(now).whenFailure { _ in }
+        context.close(promise: nil)
     }
 
     // MARK: Refusing

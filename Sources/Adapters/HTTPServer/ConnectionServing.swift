@@ -48,12 +48,15 @@ struct ConnectionServing: ServerChildChannel {
         let limits = limits
         let configuration = HTTP1Channel.Configuration(
             additionalChannelHandlers: [
-                ConnectionGuard(limits: limits, connection: connection, refusal: refusal)
+                ConnectionGuard(
+                    limits: limits, connection: connection, refusal: refusal,
+                    connections: connections, count: count)
             ],
             httpDecoderConfiguration: .init(
                 maxHeaderFieldSize: limits.headBytes, maxHeaderListSize: limits.headBytes,
                 maxHeaderFieldCount: limits.headFields))
         limitSilence(channel)
+        limitBuffers(channel)
         do {
             try prepare(channel)
         } catch {
@@ -75,6 +78,17 @@ struct ConnectionServing: ServerChildChannel {
                 logger.debug("No time limit for silent clients.", metadata: ["error": "\(error)"])
             }
         #endif
+    }
+
+    /// Bounds what is held for a client that does not read.
+    ///
+    /// The kernel would let its buffer grow to `tcp_wmem`, some MiB.
+    private func limitBuffers(_ channel: any Channel) {
+        let unwritten = ChannelOptions.Types.WriteBufferWaterMark(
+            low: HTTPLimits.unwrittenBytes / 2, high: HTTPLimits.unwrittenBytes)
+        channel.setOption(.writeBufferWaterMark, value: unwritten).whenFailure { _ in }
+        let bytes = SocketOptionValue(limits.kernelBytes)
+        channel.setOption(.socketOption(.so_sndbuf), value: bytes).whenFailure { _ in }
     }
 
     // MARK: Answering
@@ -120,7 +134,7 @@ struct ConnectionServing: ServerChildChannel {
     ) async throws -> [UInt8]? {
         var body: [UInt8] = []
         if let length = head.headerFields[.contentLength].flatMap({ Int($0) }) {
-            body.reserveCapacity(min(length, limits.bodyBytes))
+            body.reserveCapacity(min(length, HTTPLimits.announcedBytes))
         }
         while let part = try await parts.next(isolation: #isolation) {
             switch part {
@@ -205,6 +219,14 @@ extension HTTPReply {
     }
 }
 
+/// Why a connection was ended that a client would have held open.
+enum Cut: String, CaseIterable {
+    /// It took next to nothing of its answer.
+    case stalled
+    /// It sent no head, or no body, in time.
+    case head, body
+}
+
 /// What the endpoint counts.
 struct HTTPCounting: Sendable {
     let metrics: (any MetricsFactory)?
@@ -216,6 +238,8 @@ struct HTTPCounting: Sendable {
     func clientLeft(_ route: String) { add("http_clients_left", [("route", route)]) }
 
     func refused(_ reason: String) { add("http_refused", [("reason", reason)]) }
+
+    func cut(_ reason: Cut) { add("http_clients_cut", [("reason", reason.rawValue)]) }
 
     private func add(_ name: String, _ dimensions: [(String, String)]) {
         metrics?.makeCounter(label: name, dimensions: dimensions).increment(by: 1)

@@ -1,4 +1,5 @@
 package import CoreMetrics
+import FileBudget
 import HummingbirdCore
 package import Logging
 package import NIOCore
@@ -41,7 +42,13 @@ package final class HTTPEndpoint: Service {
         self.address = address
         self.limits = limits
         self.logger = logger
-        connections = OpenConnections(limit: limits.connections)
+        let (served, refused) = limits.connections(ofFiles: OpenFiles.forConnections)
+        connections = OpenConnections(limit: served, refused: refused)
+        if served < limits.connections {
+            logger.notice(
+                "open files bound the number of HTTP connections; allow more with ulimit -n",
+                metadata: ["connections": "\(served)", "wanted": "\(limits.connections)"])
+        }
         serving = ConnectionServing(
             routes: routes, limits: limits, connections: connections, logger: logger,
             prepare: prepare, count: HTTPCounting(metrics: metrics))
@@ -79,6 +86,7 @@ package final class HTTPEndpoint: Service {
                 address: .hostname(address.host, port: address.port),
                 backlog: HTTPLimits.backlog),
             onServerRunning: { channel in
+                await self.guardFiles(channel)
                 let port = channel.localAddress?.port ?? self.address.port
                 self.announce(.success(NetworkAddress(host: self.address.host, port: port)))
             }, eventLoopGroup: MultiThreadedEventLoopGroup.singleton, logger: logger)
@@ -92,6 +100,14 @@ package final class HTTPEndpoint: Service {
             announce(.failure(failure))
             throw failure
         }
+    }
+
+    private func guardFiles(_ server: any Channel) async {
+        let shortage = FileShortage(listener: "HTTP", logger: logger)
+        try? await server.eventLoop.submit {
+            try server.pipeline.syncOperations.addHandler(
+                AcceptGate(shortage), position: .first)
+        }.get()
     }
 
     /// Waits for the shutdown and its limit, then cuts off what still runs.

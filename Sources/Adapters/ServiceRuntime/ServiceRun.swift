@@ -1,4 +1,5 @@
 import CoreMetrics
+import FileBudget
 package import Logging
 package import ServiceLifecycle
 import Synchronization
@@ -100,8 +101,9 @@ private func runLife<Settings: Sendable>(
         let common = try RuntimeSettings(&reader)
         try reader.finish()
         OpenFiles.raiseLimit()
-        // Until it is listened to: who tells all processes to read files must not end one that loads.
+        // Until it is listened to: who tells all processes to read files ends none that loads.
         signal(SIGHUP, SIG_IGN)
+        ignoreWriteSignals()
         let runtime = ServiceRuntime(name: name, settings: common, restart: restart)
         let services = try await make(own, runtime)
         runtime.logger.notice("Starting.", metadata: ["version": "\(version)"])
@@ -140,10 +142,30 @@ extension ServiceRuntime {
         metrics.observe("process_resident_memory_bytes", "Memory of the process that is in RAM.") {
             ResidentMemory.bytes().map(Double.init)
         }
+        observeFiles(in: metrics)
         self.init(
             name: name, settings: settings, logger: Logger(label: name, factory: make),
             metrics: metrics, restart: restart, reload: ReloadSignal())
     }
+}
+
+private func observeFiles(in metrics: MetricsRegistry) {
+    metrics.observe("process_open_files", "Files and sockets the process has open.") {
+        OpenFiles.count.map(Double.init)
+    }
+    metrics.observe("process_open_files_limit", "Files and sockets it may have open.") {
+        OpenFiles.limit.map(Double.init)
+    }
+    metrics.observe(
+        "process_accept_pauses",
+        "Times since the start that a listener accepted nobody, as too few files were free."
+    ) { Double(OpenFiles.acceptPauses) }
+}
+
+/// Lets writes fail, rather than end the process, when nobody reads or a file may grow no more.
+private func ignoreWriteSignals() {
+    signal(SIGPIPE, SIG_IGN)
+    signal(SIGXFSZ, SIG_IGN)
 }
 
 private func run(

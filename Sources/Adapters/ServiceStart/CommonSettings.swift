@@ -15,7 +15,7 @@ package struct CommonSettings: Sendable {
     private let certificate: String?
     private let key: String?
     private let revocations: String?
-    private let announce: String?
+    package let announce: String?
 
     /// - Parameter adminListen: default address of the process's own endpoint; nil if it has none.
     package init(
@@ -94,8 +94,18 @@ package struct CommonSettings: Sendable {
         ] { registry.describe(name, help) }
     }
 
-    package func write(_ announcement: Announcement) throws {
-        if let announce { try announcement.write(to: URL(fileURLWithPath: announce)) }
+    /// Writes the addresses to the file that was asked for, if there is room on its disk.
+    ///
+    /// - Returns: false if there is none: the process can serve all the same.
+    /// - Throws: what an operator has to mend, such as a missing folder.
+    package func write(_ announcement: Announcement) throws -> Bool {
+        guard let announce else { return true }
+        do {
+            try announcement.write(to: URL(fileURLWithPath: announce))
+            return true
+        } catch let error as CocoaError where error.code == .fileWriteOutOfSpace {
+            return false
+        }
     }
 
     /// The address others reach this process at.

@@ -1,4 +1,5 @@
 package import HTTPServer
+import Logging
 import ServiceLifecycle
 package import ServiceRuntime
 package import ServingTypes
@@ -59,6 +60,8 @@ package struct Announcer: Service {
     private let bulk: NetworkAddress?
     private let http: HTTPEndpoint?
     private let admin: HTTPEndpoint?
+    /// Until a full disk is tried again.
+    private static let retryPause: Duration = .seconds(1)
 
     package init(
         _ common: CommonSettings, control: NetworkAddress? = nil, bulk: NetworkAddress? = nil,
@@ -75,7 +78,17 @@ package struct Announcer: Service {
         var announcement = Announcement(control: control, bulk: bulk)
         announcement.http = try await http?.boundAddress()
         announcement.admin = try await admin?.boundAddress()
-        try common.write(announcement)
+        let logger = Logger(label: common.role.name)
+        var isReported = false
+        while try !common.write(announcement) {
+            if !isReported {
+                logger.error(
+                    "the disk is full: the addresses are written once there is room",
+                    metadata: ["file": "\(common.announce ?? "")"])
+            }
+            isReported = true
+            try await Task.sleep(for: Self.retryPause)
+        }
         try await gracefulShutdown()
     }
 }

@@ -1,5 +1,6 @@
 import CSharedMemory
 import Dispatch
+import FileBudget
 import Foundation
 package import Logging
 
@@ -37,7 +38,8 @@ package final class LocalListener: Sendable {
         self.tokens = tokens
         path = door.path
         let accepting = AcceptLoop(
-            listener: door.socket, tokens: tokens, tokenDeadline: tokenDeadline, logger: logger)
+            listener: door.socket, tokens: tokens, tokenDeadline: tokenDeadline, logger: logger,
+            shortage: FileShortage(listener: "local", logger: logger))
         thread.enter()
         let body = Thread { [thread] in
             accepting.run()
@@ -90,6 +92,7 @@ private struct AcceptLoop {
     let tokens: ExpectedTokens
     let tokenDeadline: Duration
     let logger: Logger
+    let shortage: FileShortage
 
     func run() {
         var unproven: [Unproven] = []
@@ -116,12 +119,15 @@ private struct AcceptLoop {
 
     /// The next connection of this user.
     private func accept() -> Int32? {
+        guard !shortage.checks() else {
+            LocalSocket.pause(FileShortage.pause)
+            return nil
+        }
         let file = local_socket_accept(listener)
         guard file >= 0 else {
             if ![EAGAIN, EWOULDBLOCK, EINTR, ECONNABORTED].contains(-file) {
-                logger.warning(
-                    "Local accept failed", metadata: ["error": "\(LocalSocket.text(-file))"])
-                LocalSocket.pause(SharedMemoryLimits.acceptPause)
+                shortage.occurred(LocalSocket.text(-file))
+                LocalSocket.pause(FileShortage.pause)
             }
             return nil
         }

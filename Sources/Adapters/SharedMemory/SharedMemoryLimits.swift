@@ -17,8 +17,6 @@ package enum SharedMemoryLimits {
     package static let tokenDeadline = Duration.seconds(2)
     /// Connections the kernel holds for a listener that has not accepted them yet.
     static let acceptBacklog: Int32 = 64
-    /// Pause of a listener after `accept` failed, for example without free descriptors.
-    static let acceptPause = Duration.milliseconds(50)
     /// Pause of a sender while the listener's queue is full.
     static let connectPause = Duration.milliseconds(5)
     /// Sockets of dead processes that a new listener removes from its folder.

@@ -1,4 +1,5 @@
 import CSharedMemory
+import FileBudget
 package import InferenceEngine
 import Synchronization
 
@@ -11,7 +12,7 @@ import Synchronization
 /// Memory that another process of this host can map for reading.
 ///
 /// Each region is a sealed memory file: its size is fixed, and only this process's own mapping can
-/// write. Where the system has none to give, or too many are open, it is ordinary memory.
+/// write. Where the system has none to give, or too many files are open, it is ordinary memory.
 package final class SharedMemorySource: KVMemorySource {
     private let maximumFiles: Int
     private let openFiles = Atomic<Int>(0)
@@ -36,7 +37,7 @@ package final class SharedMemorySource: KVMemorySource {
 
     private func shared(_ bytes: Int) -> KVMemory? {
         let count = openFiles.add(1, ordering: .relaxed).newValue
-        if count <= maximumFiles {
+        if count <= maximumFiles, !OpenFiles.areScarce {
             var start: UnsafeMutableRawPointer?
             let file = unsafe shared_memory_create(max(bytes, 1), &start)
             if file >= 0 {

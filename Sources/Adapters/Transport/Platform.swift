@@ -12,9 +12,6 @@ enum Platform {
         static let streamSocket = SOCK_STREAM
     #endif
 
-    /// Whether an error number says that no more files may be opened.
-    static func lacksFiles(_ error: Int32) -> Bool { error == EMFILE || error == ENFILE }
-
     static func read(_ file: Int32, _ buffer: UnsafeMutableRawBufferPointer) -> Int {
         #if canImport(Glibc)
             unsafe Glibc.read(file, buffer.baseAddress, buffer.count)

@@ -39,8 +39,6 @@ package enum TransportLimits {
     ///
     /// After a start of the scheduler all services of a large cluster connect at once.
     static let acceptBacklog: Int32 = 4096
-    /// Pause of a listener after `accept` failed, for example without free file descriptors.
-    static let acceptPause = Duration.milliseconds(50)
 
     // A bulk connection that rests may have lost its peer without a word: the system asks after
     // 30 s, and ends the connection 30 s later.

@@ -36,6 +36,11 @@ package struct ViewReader: Sendable {
     /// The version whose further pages are dropped.
     private var refused: GroupView?
     private var isWaiting = false
+    /// Whether each connection leads to the one scheduler there is.
+    private var followsOne = false
+    /// The epoch that this scheduler gives itself, and what is added to it here.
+    private var source: UInt64?
+    private var shift: UInt64 = 0
 
     /// - Parameter tellsReadings: changes of nothing but readings are given as such, which costs
     ///   what has changed and not what a view costs.
@@ -45,7 +50,12 @@ package struct ViewReader: Sendable {
     }
 
     /// A new connection: what has come in half is gone, what is whole stays.
-    package mutating func connected() {
+    ///
+    /// - Parameter isOnly: there is no other scheduler, so whoever is connected now leads, even if
+    ///   its epoch is older than that of its former life: epochs without a store come from the
+    ///   host's clock, which may have gone back. Its epoch then counts as the next one.
+    package mutating func connected(isOnly: Bool = false) {
+        followsOne = isOnly
         pages = nil
         change = nil
         refused = nil
@@ -54,6 +64,21 @@ package struct ViewReader: Sendable {
 
     /// The whole view, when its last page has come and it is no older than the one that is here.
     package mutating func received(_ page: GroupView) -> GroupView? {
+        if followsOne, page.epoch != source {
+            source = page.epoch
+            shift = 0
+            if let view, page.epoch <= view.epoch { shift = view.epoch + 1 - page.epoch }
+        }
+        var page = page
+        page.epoch = shifted(page.epoch)
+        return receivedInOrder(page)
+    }
+
+    private func shifted(_ epoch: UInt64) -> UInt64 {
+        followsOne && epoch == source ? epoch + shift : epoch
+    }
+
+    private mutating func receivedInOrder(_ page: GroupView) -> GroupView? {
         change = nil
         if let refused, refused.isSameVersion(as: page) {
             if !page.isPartial { self.refused = nil }
@@ -89,6 +114,8 @@ package struct ViewReader: Sendable {
 
     package mutating func received(_ page: GroupViewChange) -> Outcome {
         guard !isWaiting else { return .nothing }
+        var page = page
+        page.epoch = shifted(page.epoch)
         // Read in place: a view that somebody else holds, too, is copied when it changes.
         guard let epoch = view?.epoch, let version = view?.version else { return outOfStep() }
         guard (page.epoch, page.version) > (epoch, version) else { return .nothing }

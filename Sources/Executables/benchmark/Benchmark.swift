@@ -11,7 +11,7 @@ struct Benchmark: AsyncParsableCommand {
         subcommands: [
             ServeCommand.self, GatewayCommand.self, HandOffCommand.self, ShiftCommand.self,
             KVCommand.self, PoliciesCommand.self, SchedulerCommand.self, PlacementCommand.self,
-            ChaosCommand.self, SoakCommand.self, FailureCommand.self, KVReceiverCommand.self,
-            StoreCommand.self,
+            ChaosCommand.self, SoakCommand.self, FailureCommand.self, OverloadCommand.self,
+            KVReceiverCommand.self, StoreCommand.self,
         ])
 }

@@ -31,6 +31,7 @@ package struct GatewaySettings: Sendable {
     package var httpsCertificate: String?
     package var httpsKey: String?
     package var limits = GatewayLimits()
+    package var unreadLimit: Int
 
     package init(_ reader: inout SettingsReader) throws(SettingsError) {
         common = try CommonSettings(
@@ -51,6 +52,10 @@ package struct GatewaySettings: Sendable {
         modelName = try reader.optionalText(
             "model-name", "Name for clients; default: the name written in the model file.")
         http = try HTTPLimits(&reader)
+        unreadLimit = try reader.integer(
+            "unread-limit", default: 4096, in: 16...1_000_000,
+            "Pieces of an answer that wait for a client that reads slowly; one more ends its "
+                + "request.")
         httpsCertificate = try reader.optionalText(
             "https-certificate", "PEM certificate chain for clients; without it they speak HTTP.")
         httpsKey = try reader.optionalText("https-key", "PEM key of the certificate.")
@@ -86,7 +91,7 @@ package enum GatewayMain {
         let gateway = GatewayService(
             scheduler: scheduler, links: links, limits: settings.limits,
             seed: .random(in: 0 ... .max), drainDeadline: runtime.settings.shutdownLimit,
-            access: access, vocabularies: vocabularies,
+            unreadLimit: settings.unreadLimit, access: access, vocabularies: vocabularies,
             viewFile: settings.stateFolder.map {
                 ViewFile(folder: $0, cluster: common.cluster, logger: logger)
             }, logger: logger)
@@ -101,7 +106,8 @@ package enum GatewayMain {
         routes.addAdministration(metrics: runtime.metrics) { ServiceHealth(gateway.complaint) }
         let https = try httpsCertificate(settings, runtime)
         let http = HTTPEndpoint(
-            address: settings.httpListen, limits: settings.http, routes: routes, logger: logger
+            address: settings.httpListen, limits: settings.http, routes: routes, logger: logger,
+            metrics: runtime.metrics
         ) { channel in
             guard let https else { return }
             try channel.pipeline.syncOperations.addHandler(

@@ -15,6 +15,7 @@ struct GatewayMetrics: Sendable {
     let failed = Counter(label: "gateway_requests_failed_total")
     let restarted = Counter(label: "gateway_requests_restarted_total")
     let clientsGone = Counter(label: "gateway_clients_gone_total")
+    let clientsSlow = Counter(label: "gateway_clients_slow_total")
     let promptTokens = Counter(label: "gateway_prompt_tokens_total")
     let cachedTokens = Counter(label: "gateway_cached_tokens_total")
     let outputTokens = Counter(label: "gateway_output_tokens_total")
@@ -24,9 +25,12 @@ struct GatewayMetrics: Sendable {
     static func describe(in registry: MetricsRegistry) {
         for (name, help) in [
             ("gateway_answers", "Requests of clients that ended, by scenario and outcome."),
+            ("gateway_clients_gone", "Requests that ended as their client had left."),
+            ("gateway_clients_slow", "Requests that ended as their client left too much unread."),
             ("gateway_unauthorized", "Requests refused for their key."),
             ("gateway_rate_limited", "Requests refused for their rate, by scenario."),
             ("gateway_vocabulary_errors", "Vocabularies of groups that could not be loaded."),
+            ("gateway_view_failures", "Times the last view could not be written to its file."),
             ("gateway_rules_errors", "Rules of the scheduler that could not be used."),
             ("gateway_prompt_tokens", "Tokens of prompts whose computing began."),
             ("gateway_workers_connected", "Workers that this gateway is connected with."),
@@ -59,6 +63,9 @@ struct GatewayMetrics: Sendable {
         }
     }
 
+    static func countViewFailure() {
+        Counter(label: "gateway_view_failures_total").increment()
+    }
     static func countWrongRules() { Counter(label: "gateway_rules_errors_total").increment() }
 }
 

@@ -1,4 +1,4 @@
-package import ClusterRules
+import ClusterRules
 import InferenceEngine
 package import Logging
 import Metrics
@@ -32,7 +32,7 @@ package final class GatewayService: Service {
     private struct Client {
         let choice: Int
         let siblings: [RequestID]
-        let continuation: AsyncStream<ChoiceEvent>.Continuation
+        let backlog: ClientBacklog
         let promptTokens: Int
 
         /// The name of its answer: the first choice's request.
@@ -67,6 +67,7 @@ package final class GatewayService: Service {
     private let scheduler: ControlClient
     private let links: LinkSet
     private let drainDeadline: Duration
+    private let unreadLimit: Int
     private let viewFile: ViewFile?
     private let logger: Logger
     private let state: Mutex<State>
@@ -76,9 +77,10 @@ package final class GatewayService: Service {
     private static let reportInterval: Duration = .seconds(2)
     let metrics = GatewayMetrics()
 
+    /// - Parameter unreadLimit: pieces of a choice that wait for a client that reads slowly.
     package init(
         scheduler: ControlClient, links: LinkSet, limits: GatewayLimits, seed: UInt64,
-        drainDeadline: Duration, access: AccessControl, vocabularies: VocabularyBook,
+        drainDeadline: Duration, unreadLimit: Int, access: AccessControl, vocabularies: VocabularyBook,
         viewFile: ViewFile? = nil, logger: Logger
     ) {
         self.viewFile = viewFile
@@ -87,6 +89,7 @@ package final class GatewayService: Service {
         self.scheduler = scheduler
         self.links = links
         self.drainDeadline = drainDeadline
+        self.unreadLimit = unreadLimit
         self.logger = logger
         state = Mutex(State(machine: GatewayMachine(limits: limits, seed: seed)))
         vocabulariesChanged()
@@ -147,17 +150,14 @@ package final class GatewayService: Service {
 
     /// Starts the requests of one answer.
     ///
-    /// The stream ends when all have; dropping it cancels them. At the end the admission's charge
-    /// is corrected.
-    package func generate(
+    /// Its events end when all have; dropping them cancels the requests, and so does not reading
+    /// them. At the end the admission's charge is corrected.
+    func generate(
         _ jobs: [GenerationJob], admission: Admission, promptTokens: Int
-    ) -> AsyncStream<ChoiceEvent> {
+    ) -> ClientBacklog {
         let requests = jobs.map(\.request)
-        // Bounded by the requests' own token limits: the machine delivers each token once.
-        let (stream, continuation) = AsyncStream.makeStream(
-            of: ChoiceEvent.self, bufferingPolicy: .unbounded)
-        continuation.onTermination = { [weak self] reason in
-            guard case .cancelled = reason, let self else { return }
+        let backlog = ClientBacklog(limit: unreadLimit * max(1, jobs.count)) { [weak self] in
+            guard let self else { return }
             self.logger.info("the client is gone", metadata: ["requests": "\(requests)"])
             self.metrics.clientsGone.increment()
             for request in requests { self.cancel(request, isClientGone: true) }
@@ -168,12 +168,12 @@ package final class GatewayService: Service {
             }
             for (choice, job) in jobs.enumerated() {
                 state.clients[job.request] = Client(
-                    choice: choice, siblings: requests, continuation: continuation,
+                    choice: choice, siblings: requests, backlog: backlog,
                     promptTokens: job.promptTokens.count)
             }
         }
         for job in jobs { handle { $0.submit(job, now: ProcessClock.now()) } }
-        return stream
+        return backlog
     }
 
     /// Ends a request whose client has all it wants, or is gone.
@@ -189,14 +189,14 @@ package final class GatewayService: Service {
     /// Forgets a choice; gives the stream if it was the last one of its answer.
     private func removeClient(
         _ request: RequestID, _ state: inout State
-    ) -> AsyncStream<ChoiceEvent>.Continuation? {
+    ) -> ClientBacklog? {
         guard let client = state.clients.removeValue(forKey: request) else { return nil }
         guard !client.siblings.contains(where: { state.clients[$0] != nil }) else { return nil }
         if let answer = client.answer.flatMap({ state.answers.removeValue(forKey: $0) }) {
             access.ended(answer.admission, usedTokens: answer.usedTokens)
             metrics.ended(answer.outcome, scenario: answer.admission.scenario.name)
         }
-        return client.continuation
+        return client.backlog
     }
 
     private func note(_ request: RequestID, _ state: inout State, _ change: (inout Answer) -> Void)
@@ -262,16 +262,16 @@ package final class GatewayService: Service {
             return state.clients
         }
         for client in clients.values {
-            client.continuation.yield(
+            _ = client.backlog.add(
                 ChoiceEvent(choice: client.choice, event: .failed(.shuttingDown)))
-            client.continuation.finish()
+            client.backlog.finish()
         }
     }
 
     // MARK: Scheduler and workers
 
     private func follow(_ session: ControlSession) async throws {
-        state.withLock { $0.views.connected() }
+        state.withLock { $0.views.connected(isOnly: scheduler.hasOneAddress) }
         session.post(.subscribe(Subscribe()))
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { try await session.keepAlive() }
@@ -435,16 +435,14 @@ package final class GatewayService: Service {
             note(request, &state) { $0.hasStarted = true }
             metrics.promptTokens.increment(by: client.promptTokens)
             metrics.cachedTokens.increment(by: min(cachedTokens, client.promptTokens))
-            client.continuation.yield(
-                ChoiceEvent(choice: client.choice, event: .started(cachedTokens: cachedTokens)))
+            deliver(.started(cachedTokens: cachedTokens), to: client, &state)
         case .deliver(let request, let tokens):
             guard let client = state.clients[request] else { return }
             note(request, &state) { answer in
                 answer.hasStarted = true
                 answer.outputTokens += tokens.count
             }
-            client.continuation.yield(
-                ChoiceEvent(choice: client.choice, event: .tokens(tokens)))
+            deliver(.tokens(tokens), to: client, &state)
         case .finish(let request, let reason):
             end(request, .finished(reason), &state)
         case .fail(let request, let failure):
@@ -464,9 +462,23 @@ package final class GatewayService: Service {
         }
     }
 
+    /// A client that has left too much unread loses its answer; its KV is freed at once.
+    private func deliver(_ event: GenerationEvent, to client: Client, _ state: inout State) {
+        if client.backlog.add(ChoiceEvent(choice: client.choice, event: event)) { return }
+        metrics.clientsSlow.increment()
+        logger.info(
+            "a client reads too slowly: its request ends",
+            metadata: ["requests": "\(client.siblings)", "unread": "\(unreadLimit)"])
+        for request in client.siblings {
+            note(request, &state) { $0.outcome = .cancelled }
+            for action in state.machine.cancel(request) { perform(action, &state) }
+            removeClient(request, &state)?.finish()
+        }
+    }
+
     private func end(_ request: RequestID, _ event: GenerationEvent, _ state: inout State) {
         guard let client = state.clients[request] else { return }
-        client.continuation.yield(ChoiceEvent(choice: client.choice, event: event))
+        _ = client.backlog.add(ChoiceEvent(choice: client.choice, event: event))
         removeClient(request, &state)?.finish()
     }
 }

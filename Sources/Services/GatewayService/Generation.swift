@@ -51,7 +51,7 @@ actor Generation {
     private let tokenizer: any Tokenizer
     private let plan: GenerationPlan
     private let writer: CompletionWriter
-    private let stream: AsyncStream<ChoiceEvent>
+    private let backlog: ClientBacklog
     private let started: MonotonicTime
     private var choices: [Choice]
     private var first: ChoiceEvent?
@@ -69,7 +69,7 @@ actor Generation {
         started = ProcessClock.now()
         let choice = Choice(text: OutputText(stops: plan.stops), latest: started)
         choices = Array(repeating: choice, count: plan.jobs.count)
-        stream = gateway.generate(
+        backlog = gateway.generate(
             plan.jobs, admission: admission, promptTokens: plan.promptTokens)
     }
 
@@ -113,7 +113,9 @@ actor Generation {
         while !isOver {
             guard let event = await nextEvent() else {
                 isOver = true
-                guard choices.allSatisfy({ $0.finish != nil }) else { return nil }
+                guard choices.allSatisfy({ $0.finish != nil }) else {
+                    return backlog.hasOverrun ? CompletionWriter.failure(.unread) : nil
+                }
                 return writer.usageChunk(usage) + CompletionWriter.endOfStream
             }
             do throws(APIError) {
@@ -149,7 +151,7 @@ actor Generation {
             self.first = nil
             return first
         }
-        var iterator = stream.makeAsyncIterator()
+        var iterator = backlog.events.makeAsyncIterator()
         return await iterator.next()
     }
 
@@ -237,6 +239,11 @@ actor Generation {
 }
 
 extension APIError {
+    /// The end of a stream whose client left too much of it unread.
+    fileprivate static let unread = APIError(
+        status: 408, message: "The client read too slowly, so the request was ended.",
+        type: "invalid_request_error", code: "client_too_slow")
+
     /// The answer for a request that the cluster could not finish.
     init(_ failure: GenerationFailure) {
         switch failure {

@@ -28,6 +28,10 @@ package struct ViewFile: Sendable {
     private let url: URL
     private let logger: Logger
     private var written: Content?
+    /// When writing failed last; it is tried again after a pause.
+    private var failure: MonotonicTime?
+    /// Pause after a failure, for example for want of room.
+    static let retryPause: Duration = .seconds(10)
 
     package init(folder: String, cluster: String, logger: Logger) {
         url = URL(fileURLWithPath: folder).appending(path: "\(cluster).view")
@@ -42,15 +46,23 @@ package struct ViewFile: Sendable {
             stripped.view.members[index].status = InstanceStatus()
         }
         guard stripped != written else { return }
+        if let failure, ProcessClock.now() - failure < Self.retryPause { return }
         do {
             try write(content)
+            written = stripped
+            if failure != nil {
+                logger.notice("the view is kept again", metadata: ["file": "\(url.path)"])
+            }
+            failure = nil
         } catch {
-            logger.warning(
-                "the view can't be kept; a gateway that starts without a scheduler has none",
-                metadata: ["file": "\(url.path)", "reason": "\(error)"])
+            if failure == nil {
+                logger.error(
+                    "the view can't be kept; who starts without a scheduler finds an older one",
+                    metadata: ["file": "\(url.path)", "reason": "\(error.localizedDescription)"])
+            }
+            failure = ProcessClock.now()
+            GatewayMetrics.countViewFailure()
         }
-        // A full disk is not tried again before something changes.
-        written = stripped
     }
 
     private func write(_ content: Content) throws {

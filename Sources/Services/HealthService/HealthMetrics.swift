@@ -75,6 +75,9 @@ struct HealthMetrics {
     static func toldToExit() { Counter(label: "health_exits_total").increment() }
     static func killed(_ worker: String) { count("health_kills_total", worker) }
     static func restarted(_ worker: String) { count("health_restarts_total", worker) }
+    static func lackedMemory(_ worker: String) {
+        count("health_out_of_memory_total", worker)
+    }
     static func gaveUp(_ worker: String) { count("health_crash_loops_total", worker) }
 
     private static func count(_ name: String, _ worker: String) {

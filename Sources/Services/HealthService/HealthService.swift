@@ -78,7 +78,7 @@ package final class HealthService: Service {
     private func follow(_ session: ControlSession) async throws {
         state.withLock { state in
             state.scheduler = session
-            state.reader.connected()
+            state.reader.connected(isOnly: scheduler.hasOneAddress)
         }
         defer { state.withLock { $0.scheduler = nil } }
         session.post(.subscribe(Subscribe(host: host)))

@@ -11,6 +11,10 @@ package final class Supervisor: Service {
     private struct State {
         var machine: SupervisionMachine
         var running: [Int: Process] = [:]
+        /// Killings for memory since each process started.
+        var kills: [Int: MemoryKills] = [:]
+        /// Whom this agent has killed.
+        var killed: Set<Int> = []
         var isDone = false
     }
 
@@ -63,19 +67,37 @@ package final class Supervisor: Service {
 
     private func watch() async throws {
         var nextLook = ProcessClock.now()
+        var troubled: Set<String> = []
         while true {
             try await Task.sleep(for: Self.tick)
             let now = ProcessClock.now()
             handle { $0.tick(now: now) }
             guard now >= nextLook else { continue }
             nextLook = now + Self.logInterval
-            for command in commands {
-                do { try BoundedLog(path: command.log).rotate() } catch {
-                    logger.debug(
-                        "a log can't be shortened",
-                        metadata: ["file": "\(command.log)", "reason": "\(error)"])
+            state.withLock { state in
+                for (index, process) in state.running {
+                    state.kills[index]?.follow(process.processIdentifier)
                 }
             }
+            for command in commands { rotate(command.log, &troubled) }
+        }
+    }
+
+    /// - Parameter troubled: logs whose trouble was reported and has not ended.
+    private func rotate(_ log: String, _ troubled: inout Set<String>) {
+        do {
+            switch try BoundedLog(path: log).rotate() {
+            case .notNeeded, .moved: troubled.remove(log)
+            case .emptied(let reason):
+                logger.error(
+                    "a log was emptied, as there is no room for a copy of it",
+                    metadata: ["file": "\(log)", "reason": "\(reason)"])
+            }
+        } catch {
+            guard troubled.insert(log).inserted else { return }
+            logger.warning(
+                "a log can't be shortened",
+                metadata: ["file": "\(log)", "reason": "\(error.localizedDescription)"])
         }
     }
 
@@ -101,6 +123,7 @@ package final class Supervisor: Service {
                 "a worker is killed",
                 metadata: ["worker": "\(commands[index].name)", "reason": "\(reason)"])
             HealthMetrics.killed(commands[index].name)
+            state.killed.insert(index)
             if let process = state.running[index] { kill(process.processIdentifier, SIGKILL) }
         case .ended(let index, let reason, let pause):
             logger.warning(
@@ -123,7 +146,9 @@ package final class Supervisor: Service {
         let command = commands[index]
         do {
             let process = Process()
-            let log = try BoundedLog(path: command.log).open()
+            let log = openLog(of: command)
+            state.kills[index] = MemoryKills()
+            state.killed.remove(index)
             process.executableURL = try Self.executable(command.command)
             process.arguments = command.arguments
             process.environment = environment(of: command)
@@ -131,9 +156,10 @@ package final class Supervisor: Service {
             process.standardOutput = log
             process.standardError = log
             process.terminationHandler = { [weak self] process in
-                self?.ended(index, Self.reason(process))
+                self?.ended(index, process)
             }
             try process.run()
+            state.kills[index]?.follow(process.processIdentifier)
             state.running[index] = process
             logger.notice(
                 "a worker is started",
@@ -147,6 +173,34 @@ package final class Supervisor: Service {
         }
     }
 
+    /// A worker whose log can't be written works all the same.
+    private func openLog(of command: SupervisedCommand) -> FileHandle {
+        do {
+            return try BoundedLog(path: command.log).open()
+        } catch {
+            logger.error(
+                "the log of a worker can't be opened, so what it writes is lost",
+                metadata: [
+                    "worker": "\(command.name)", "file": "\(command.log)",
+                    "reason": "\(error.localizedDescription)",
+                ])
+            return FileHandle.nullDevice
+        }
+    }
+
+    private func ended(_ index: Int, _ process: Process) {
+        let status = process.terminationStatus
+        var end = ProcessEnd(
+            status: process.terminationReason == .uncaughtSignal ? .signal(status) : .code(status))
+        end.lastWords = ProcessEnd.lastWords(of: BoundedLog(path: commands[index].log).end)
+        let kills = state.withLock { state in
+            state.killed.contains(index) ? nil : state.kills[index]?.rise
+        }
+        (end.groupKills, end.hostKills) = kills ?? (0, 0)
+        if end.lacksMemory { HealthMetrics.lackedMemory(commands[index].name) }
+        ended(index, end.reason)
+    }
+
     private func ended(_ index: Int, _ reason: String) {
         state.withLock { state in
             state.running[index] = nil
@@ -155,11 +209,6 @@ package final class Supervisor: Service {
                 perform(action, &state)
             }
         }
-    }
-
-    private static func reason(_ process: Process) -> String {
-        process.terminationReason == .uncaughtSignal
-            ? "signal \(process.terminationStatus)" : "exit code \(process.terminationStatus)"
     }
 
     private func environment(of command: SupervisedCommand) -> [String: String] {

@@ -1,4 +1,5 @@
 import ClusterRules
+import FileBudget
 import Foundation
 import Grouping
 import HTTPServer
@@ -75,12 +76,9 @@ package enum SchedulerMain {
         return [CertificateService(identity.certificates), office, admin.endpoint]
     }
 
-    /// Files kept free for what is no control connection.
-    private static let otherFiles = 128
-
     /// As many connections as the process may have files, so that none fails for want of one.
     private static func connectionLimit(_ limits: SchedulerLimits, _ logger: Logger) -> Int {
-        let files = max(1, (OpenFiles.limit ?? .max) - otherFiles)
+        let files = OpenFiles.forConnections
         guard files < limits.maximumConnections else { return limits.maximumConnections }
         logger.notice(
             "open files bound the number of connections; allow more with ulimit -n",

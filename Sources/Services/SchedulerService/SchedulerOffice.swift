@@ -77,7 +77,11 @@ final class SchedulerOffice: Service {
 
     private func announce(control: NetworkAddress?) async throws {
         let address = try await admin.withLock { $0 }?.boundAddress()
-        try settings.common.write(Announcement(control: control, admin: address))
+        if try !settings.common.write(Announcement(control: control, admin: address)) {
+            logger.error(
+                "the disk is full: the addresses are not written",
+                metadata: ["file": "\(settings.common.announce ?? "")"])
+        }
     }
 
     // MARK: Terms
@@ -125,7 +129,8 @@ final class SchedulerOffice: Service {
     /// Returns when the term is over.
     private func govern(_ link: StoreLink?) async throws {
         let started = ContinuousClock.now
-        // Rises with each start, as long as the host's clock does not go back.
+        // Rises with each start, as long as the host's clock does not go back; those who follow
+        // one scheduler alone bear that, too.
         let epoch = link?.term.epoch ?? UInt64(max(1, Date().timeIntervalSince1970 * 1000))
         let records = try await recall(link)
         let content = readRules()

@@ -1,3 +1,4 @@
+import FileBudget
 package import Foundation
 import LocalCluster
 import ServiceRuntime

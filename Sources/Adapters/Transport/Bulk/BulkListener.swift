@@ -1,3 +1,4 @@
+internal import FileBudget
 internal import Foundation
 package import Logging
 package import ServingTypes
@@ -111,14 +112,20 @@ package final class BulkListener: Sendable {
         on file: Int32, alarm: Int32,
         _ onConnection: @escaping @Sendable (BulkConnection) -> Void
     ) {
+        let shortage = FileShortage(listener: "bulk", logger: logger)
         while !state.withLock(\.isStopping) {
             Sockets.waitForConnection(file, alarm: alarm)
+            guard !state.withLock(\.isStopping) else { break }
+            guard !shortage.checks() else {
+                Thread.sleep(forTimeInterval: FileShortage.pause.seconds)
+                continue
+            }
             do throws(SystemError) {
                 guard let accepted = try Sockets.accept(file) else { continue }
                 take(accepted, onConnection)
             } catch {
-                logger.warning("Bulk accept failed", metadata: ["error": "\(error.text)"])
-                Thread.sleep(forTimeInterval: TransportLimits.acceptPause.seconds)
+                shortage.occurred(error.text)
+                Thread.sleep(forTimeInterval: FileShortage.pause.seconds)
             }
         }
         state.withLock { $0.file = -1 }

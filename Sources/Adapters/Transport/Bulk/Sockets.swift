@@ -1,3 +1,4 @@
+internal import FileBudget
 internal import ServingTypes
 
 #if canImport(Glibc)
@@ -14,9 +15,14 @@ enum Sockets {
         return true
     }()
 
+    static let filesAreScarce = "too few files are free; allow more open files (ulimit -n)"
+
     static func connect(
         to address: NetworkAddress, deadline: Deadline
     ) throws(TransportError) -> Int32 {
+        guard !OpenFiles.areVeryScarce else {
+            throw .connectFailed(address: address, problem: filesAreScarce)
+        }
         var problem = "no address"
         for candidate in try resolve(address, isPassive: false) {
             do throws(SystemError) {

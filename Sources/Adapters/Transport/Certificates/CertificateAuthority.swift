@@ -119,7 +119,7 @@ package struct CertificateValidity: Sendable, Hashable {
     /// Counted from the start.
     package var length: Duration
 
-    package init(start: Duration = .seconds(-3600), length: Duration) {
+    package init(start: Duration = .seconds(-86_400), length: Duration) {
         self.start = start
         self.length = length
     }

@@ -1,3 +1,4 @@
+internal import FileBudget
 package import Logging
 package import NIOCore
 internal import NIOPosix
@@ -69,6 +70,9 @@ package struct ControlClient: Sendable {
         reporter = RefusalReporter(logger: logger)
         group = eventLoopGroup
     }
+
+    /// Whether the peer is always at the same address.
+    package var hasOneAddress: Bool { addresses.count == 1 }
 
     /// Runs a closure for one session after the other until the task is cancelled.
     ///
@@ -144,6 +148,9 @@ package struct ControlClient: Sendable {
     }
 
     private func connect(to address: NetworkAddress) async throws -> ControlSession {
+        guard !OpenFiles.areVeryScarce else {
+            throw TransportError.connectFailed(address: address, problem: Sockets.filesAreScarce)
+        }
         let attempt = Attempt()
         return try await withTaskCancellationHandler {
             let greeted: EventLoopFuture<ControlSession>

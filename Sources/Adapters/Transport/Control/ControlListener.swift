@@ -1,3 +1,4 @@
+internal import FileBudget
 package import Logging
 package import NIOCore
 internal import NIOPosix
@@ -97,7 +98,7 @@ package final class ControlListener: Sendable {
             .serverChannelInitializer { server in
                 server.eventLoop.makeCompletedFuture {
                     try server.pipeline.syncOperations.addHandler(
-                        AcceptErrors { self.reportAccept($0) })
+                        AcceptGate(FileShortage(listener: "control", logger: self.logger)))
                 }
             }
             .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
@@ -221,16 +222,6 @@ package final class ControlListener: Sendable {
             return state.handshakes.admitted()
         }
         for gate in admitted { gate.eventLoop.execute { gate.value.admit() } }
-    }
-
-    private func reportAccept(_ error: any Error) {
-        var metadata: Logger.Metadata = ["error": "\(error)"]
-        if let error = error as? IOError, Platform.lacksFiles(error.errnoCode) {
-            let connections = state.withLock(\.channels.count)
-            metadata["connections"] = "\(connections)"
-            metadata["remedy"] = "allow more open files (ulimit -n), or start fewer instances"
-        }
-        logger.error("Control connections can't be accepted", metadata: metadata)
     }
 }
 

@@ -183,24 +183,3 @@ final class HandshakeGate: ChannelInboundHandler, ChannelOutboundHandler, Remova
         context?.close(promise: nil)
     }
 }
-
-/// Says in the log why nothing is accepted, once until it works again.
-final class AcceptErrors: ChannelInboundHandler {
-    typealias InboundIn = any Channel
-
-    private let report: (any Error) -> Void
-    private var hasReported = false
-
-    init(report: @escaping (any Error) -> Void) { self.report = report }
-
-    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        hasReported = false
-        context.fireChannelRead(data)
-    }
-
-    func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        if !hasReported { report(error) }
-        hasReported = true
-        context.fireErrorCaught(error)
-    }
-}
