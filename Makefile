@@ -22,7 +22,7 @@ locations := source Scripts/locations.sh
 libraries := -Xlinker -rpath -Xlinker $$llama_library_folder
 
 .PHONY: help setup serve build test check lint tidy protocols-check format protocols \
-	certificates fuzz faults chaos soak simulate tsan image clean
+	certificates fuzz faults limits chaos soak simulate tsan image clean
 .NOTPARALLEL:
 
 help: ## list these targets
@@ -84,6 +84,12 @@ soak: setup ## MINUTES of load with light faults; sees whether any process grows
 simulate: setup ## run SEEDS simulated clusters from SEED on, both cores; SIMULATE adds options
 	$(locations) && swift build -c release --product simulate $(libraries)
 	.build/release/simulate --from $(SEED) --seeds $(SEEDS) $(SIMULATE)
+
+limits: setup ## exhaust files, memory, disks and patience, then overload a cluster
+	$(locations) && LIMITS=long swift test --disable-xctest $(libraries) \
+		--filter 'DescriptorTests|SlowClientTests|MemoryLossTests|FullDiskTests|ClockTests'
+	$(locations) && swift build -c release $(libraries)
+	.build/release/benchmark overload
 
 tsan: setup ## run the suite under the thread sanitizer
 	Scripts/tsan.sh

@@ -115,9 +115,10 @@ let modules: [Module] = [
         ]),
 
     // Adapters: move bytes, call C, read the host.
+    Module(layer: .adapter, name: "Waiting"),
     Module(
         layer: .adapter, name: "EngineRuntime",
-        uses: ["ServingTypes", "InferenceEngine", "WireProtocol"]),
+        uses: ["ServingTypes", "InferenceEngine", "WireProtocol", "Waiting"]),
     Module(
         layer: .adapter, name: "LlamaEngine",
         uses: ["ServingTypes", "InferenceEngine", "EngineRuntime", "CLlama", "CLlamaCommon"]),
@@ -139,11 +140,11 @@ let modules: [Module] = [
         products: [nioCore, nioPosix, nioHTTP1]),
     Module(
         layer: .adapter, name: "Transport",
-        uses: ["ServingTypes", "FileBudget", "WireProtocol", "COpenSSL"],
+        uses: ["ServingTypes", "FileBudget", "Waiting", "WireProtocol", "COpenSSL"],
         products: [logging, metrics, nioCore, nioPosix]),
     Module(
         layer: .adapter, name: "SharedMemory",
-        uses: ["InferenceEngine", "FileBudget", "CSharedMemory"],
+        uses: ["InferenceEngine", "FileBudget", "Waiting", "CSharedMemory"],
         products: [logging]),
     Module(
         layer: .adapter, name: "KVCarriers",
@@ -158,7 +159,7 @@ let modules: [Module] = [
     Module(
         layer: .adapter, name: "ClusterStore",
         products: [asyncHTTPClient, grdb, logging, nioCore, nioHTTP1, nioSSL]),
-    Module(layer: .adapter, name: "HostProbe", uses: ["ServingTypes", "CNVML"]),
+    Module(layer: .adapter, name: "HostProbe", uses: ["ServingTypes", "Waiting", "CNVML"]),
     Module(
         layer: .adapter, name: "ServiceStart",
         uses: [
@@ -172,7 +173,8 @@ let modules: [Module] = [
         layer: .adapter, name: "Measurement",
         uses: [
             "ServingTypes", "InferenceEngine", "ChatAPI", "ClusterRules", "FileBudget",
-            "KVTransfer", "Roles", "Scheduling", "WireProtocol", "LlamaEngine", "HTTPClient", "KVCarriers",
+            "KVTransfer", "Roles", "Scheduling", "WireProtocol", "LlamaEngine", "HTTPClient",
+            "KVCarriers",
             "LocalCluster", "ServiceRuntime", "ServiceStart", "SharedMemory", "SimulatedEngine",
             "Transport",
         ],
@@ -204,7 +206,7 @@ let modules: [Module] = [
         uses: [
             "ServingTypes", "InferenceEngine", "KVHandOver", "Roles", "KVCarriers", "KVTransfer",
             "WireProtocol", "Transport", "SharedMemory", "ServiceRuntime", "ServiceStart",
-            "LlamaEngine", "SimulatedEngine",
+            "LlamaEngine", "SimulatedEngine", "Waiting",
         ],
         products: [logging, metrics, serviceLifecycle]),
     Module(
@@ -260,6 +262,7 @@ let tests: [(name: String, uses: [String])] = [
     ("KVTransferTests", ["KVTransfer", "WireProtocol", "ServingTypes", "CBytePlanes"]),
     ("ChatAPITests", ["ChatAPI", "ServingTypes"]),
     ("FileBudgetTests", ["FileBudget"]),
+    ("WaitingTests", ["Waiting"]),
     ("ServiceRuntimeTests", ["ServiceRuntime", "ServingTypes"]),
     ("HTTPServerTests", ["HTTPServer", "ServiceRuntime", "ChatAPI", "ServingTypes"]),
     (
@@ -306,8 +309,9 @@ let tests: [(name: String, uses: [String])] = [
     (
         "MeasurementTests",
         [
-            "Measurement", "FileBudget", "LocalCluster", "Roles", "ClusterRules", "ServiceRuntime", "ServingTypes", "benchmark",
-            "gateway", "scheduler", "prefill-worker", "decode-worker", "health-agent",
+            "Measurement", "FileBudget", "LocalCluster", "Roles", "ClusterRules",
+            "ServiceRuntime", "ServingTypes", "benchmark", "gateway", "scheduler",
+            "prefill-worker", "decode-worker", "health-agent",
         ]
     ),
     (

@@ -27,34 +27,40 @@ import Testing
         for fault: NamespaceNetwork.Fault in [
             .drop(addresses: [right], incoming: true, outgoing: true),
             .drop(addresses: [right], incoming: true, outgoing: false),
-            .drop(addresses: [right], incoming: false, outgoing: true),
-            .isolate, .down, .loss(1000),
+            .drop(addresses: [right], incoming: false, outgoing: true), .isolate, .down,
         ] {
             try network.apply(fault, to: "left")
-            #expect(try !reaches(network), "\(fault)")
+            #expect(try !reaches(network, tries: 1), "\(fault)")
             try network.heal("left")
             #expect(try reaches(network), "after \(fault)")
         }
-        try network.apply(.rate(bitsPerSecond: 1_000_000), to: "left")
-        #expect(try reaches(network))
+        for fault: NamespaceNetwork.Fault in [.rate(bitsPerSecond: 1_000_000), .loss(300)] {
+            try network.apply(fault, to: "left")
+            #expect(try reaches(network), "\(fault)")
+            try network.heal("left")
+        }
         // A second one may not take the place of the first.
         let other = NamespaceNetwork(hosts: ["left"])
         #expect(throws: NamespaceError.inUse) { try other.setUp() }
     }
 
     /// Whether a TCP connection from the left host to the right one is answered, if only by a no.
-    private func reaches(_ network: NamespaceNetwork) throws -> Bool {
+    private func reaches(_ network: NamespaceNetwork, tries: Int = 20) throws -> Bool {
         let script = "echo > /dev/tcp/\(network.address(of: "right"))/9"
-        let process = Process()
-        let output = Pipe()
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        // One try, and another a second later.
-        process.arguments =
-            network.command(on: "left") + ["timeout", "2.5", "bash", "-c", script]
-        process.standardError = output
-        try process.run()
-        let words = output.fileHandleForReading.readDataToEndOfFile()
-        process.waitUntilExit()
-        return String(decoding: words, as: UTF8.self).contains("refused")
+        for _ in 0..<tries {
+            let process = Process()
+            let output = Pipe()
+            process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+            process.arguments =
+                network.command(on: "left") + [
+                    "timeout", "-s", "KILL", "0.3", "bash", "-c", script,
+                ]
+            process.standardError = output
+            try process.run()
+            let words = output.fileHandleForReading.readDataToEndOfFile()
+            process.waitUntilExit()
+            if String(decoding: words, as: UTF8.self).contains("refused") { return true }
+        }
+        return false
     }
 }

@@ -49,7 +49,9 @@ import Testing
         try await TestCluster.run(
             engine: "simulated", arguments: [.gateway: ["--http-head-limit", "60s"]],
             settings: {
-                for name in ["gateway", "scheduler", "decode-worker-1"] { $0.commandsByName[name] = few }
+                for name in ["gateway", "scheduler", "decode-worker-1"] {
+                    $0.commandsByName[name] = few
+                }
             }
         ) { cluster in
             #expect(try await cluster.post("/v1/completions", Self.completion).status == 200)
@@ -63,12 +65,12 @@ import Testing
             }
             let wait = #"listener="#
             try await flood(gateway, gateway.announcement.http, cluster, expects: nil)
-            try await flood(
+            async let other: Void = flood(
                 scheduler, scheduler.announcement.control, cluster, expects: wait + "control")
             try await flood(
                 worker, worker.announcement.control, cluster, expects: wait + "control")
+            try await other
             try await flood(worker, worker.announcement.bulk, cluster, expects: wait + "bulk")
-            try await flood(worker, worker.announcement.admin, cluster, expects: nil)
             let pauses = try #require(
                 try await cluster.metric("process_accept_pauses", of: worker))
             #expect(pauses > 0)

@@ -46,7 +46,8 @@ import Testing
             engine: "simulated",
             settings: { settings in
                 for name in ["gateway", "decode-worker-1"] {
-                    settings.commandsByName[name] = output + [disk.appending(path: "\(name).out").path]
+                    settings.commandsByName[name] =
+                        output + [disk.appending(path: "\(name).out").path]
                 }
                 settings.arguments[.gateway, default: []] += [
                     "--state-folder", disk.appending(path: "state").path, "--log-level", "debug",
@@ -74,32 +75,39 @@ import Testing
                 #expect(try await cluster.post("/v1/completions", Self.completion).status == 200)
             }
             #expect(gateway.isRunning && decode.isRunning)
-            // A service whose addresses have no room serves, and writes them later.
             let addresses = disk.appending(path: "late.addresses")
-            let agent = Process()
-            agent.executableURL = TestCluster.executables.appending(path: "health-agent")
-            agent.arguments = [
-                "--name", "late", "--cluster", "local", "--certificates",
-                cluster.cluster.settings.folder.appending(path: "certificates").path,
-                "--scheduler", "\(try #require(cluster.cluster.schedulerAddress))",
-                "--admin-listen", "127.0.0.1:0", "--announce", addresses.path,
-                "--exit-with-parent", "true",
-            ]
-            let log = cluster.cluster.settings.folder.appending(path: "late.log")
-            _ = FileManager.default.createFile(atPath: log.path, contents: nil)
-            agent.standardError = try FileHandle(forWritingTo: log)
-            try agent.run()
+            let agent = try await startWithoutRoom(addresses, cluster)
             defer { agent.terminate() }
-            try await awaited("it says so") {
-                LocalCluster.tail(of: log, lines: 100).contains("the disk is full")
-            }
-            #expect(agent.isRunning)
             try FileManager.default.removeItem(at: disk.appending(path: "filler"))
             try await awaited("the addresses are written") {
                 Announcement(file: addresses)?.admin != nil
             }
             try await awaited("the view is kept again") { try Data(contentsOf: view) != kept }
         }
+    }
+
+    /// A service whose addresses have no room serves, and writes them later.
+    private func startWithoutRoom(
+        _ addresses: URL, _ cluster: TestCluster
+    ) async throws -> Process {
+        let agent = Process()
+        agent.executableURL = TestCluster.executables.appending(path: "health-agent")
+        agent.arguments = [
+            "--name", "late", "--cluster", "local", "--certificates",
+            cluster.cluster.settings.folder.appending(path: "certificates").path,
+            "--scheduler", "\(try #require(cluster.cluster.schedulerAddress))",
+            "--admin-listen", "127.0.0.1:0", "--announce", addresses.path,
+            "--exit-with-parent", "true",
+        ]
+        let log = cluster.cluster.settings.folder.appending(path: "late.log")
+        _ = FileManager.default.createFile(atPath: log.path, contents: nil)
+        agent.standardError = try FileHandle(forWritingTo: log)
+        try agent.run()
+        try await awaited("it says so") {
+            LocalCluster.tail(of: log, lines: 100).contains("the disk is full")
+        }
+        #expect(agent.isRunning)
+        return agent
     }
 
     @Test func `a supervised worker whose log can't be opened runs all the same`() async throws {

@@ -61,7 +61,8 @@ import Testing
             for number in 0..<10 {
                 let events = try await cluster.stream(
                     "/v1/completions",
-                    #"{"prompt":"fast \#(number)","max_tokens":20,"ignore_eos":true,"stream":true}"#)
+                    #"{"prompt":"fast \#(number)","max_tokens":20,"ignore_eos":true,"stream":true}"#
+                )
                 #expect(events.last == "[DONE]")
             }
             try await awaited("readers are cut off") {

@@ -16,8 +16,8 @@ import Testing
     {
         var load = OverloadSettings()
         load.sequences = 4
-        load.time = .milliseconds(1500)
-        load.ttftLimit = .seconds(2)
+        load.time = .seconds(1)
+        load.ttftLimit = .seconds(1)
         load.waiting = 60
         load.connections = 60
         load.maximumRequests = 64
@@ -55,7 +55,8 @@ import Testing
             try JSONSerialization.jsonObject(with: report.json) as? [String: Any])
         let tables = try #require(object["tables"] as? [String: [[String: Any]]])
         let phases = try #require(tables["phases"])
-        #expect(phases.compactMap { $0["load"] as? String } == ["capacity", "closed loop", "open loop"])
+        #expect(
+            phases.compactMap { $0["load"] as? String } == ["capacity", "closed loop", "open loop"])
         for phase in phases {
             #expect(phase["served"] as? Int ?? 0 > 0)
             #expect(phase["broken"] as? Int == 0)

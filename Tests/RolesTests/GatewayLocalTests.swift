@@ -202,4 +202,21 @@ import Testing
         #expect(actions.restarts == [2])
         #expect(actions.reservedAt == [prefill1])
     }
+
+    @Test func `what began where it fits and has no such worker left is too long`() {
+        var bench = GatewayBench([worker(prefill1, .prefillWorker, context: 400, capacity: 400)])
+        _ = bench.rule { $0.prefillOnlyFallback = true }
+        #expect(bench.submit(1, maximumNewTokens: 200).reservedAt == [prefill1])
+        _ = bench.grant(attempt(1), from: prefill1)
+        _ = bench.accept(attempt(1), from: prefill1)
+        _ = bench.tokens(attempt(1), at: 0, 7, from: prefill1)
+        // Now a decode-worker is there, on which neither this nor its beginning goes on.
+        _ = bench.show(
+            [
+                serving(worker(prefill1, .prefillWorker, context: 400, capacity: 400)),
+                serving(worker(decode1, .decodeWorker)),
+            ])
+        #expect(bench.fail(attempt(1), from: prefill1).failures == [.tooLong(contextTokens: 100)])
+        #expect(bench.machine.requestCount == 0)
+    }
 }

@@ -64,4 +64,19 @@ import Testing
         second.add(.role, "w", "y")
         #expect(second.list(last: .max).map(\.number) == Array(1...6))
     }
+
+    @Test func `who knows events that were never saved gets those of the new term`() throws {
+        let first = EventLog()
+        for _ in 1...5 { first.add(.role, "w", "x") }
+        let second = EventLog()
+        second.begin(first.list(last: 3).map(\.stored), nil)
+        second.add(.leadership, "b", "leads")
+        // Events 7 to 9 died with their scheduler.
+        #expect(try events(second.answer(request(("after", "9")))).map(\.number) == [6])
+        #expect(try events(second.answer(request(("after", "6")))).isEmpty)
+        // Without a store numbers begin anew.
+        let third = EventLog()
+        third.add(.leadership, "b", "leads")
+        #expect(try events(third.answer(request(("after", "500")))).map(\.number) == [1])
+    }
 }

@@ -44,7 +44,7 @@ import Transport
         let certificates = try TestCertificates()
         let peer = PeerIdentity(cluster: "home", role: .gateway, instance: InstanceID("one"))
         let first = try certificates.authority.issue(
-            peer, validity: CertificateValidity(length: .seconds(86_400)))
+            peer, validity: CertificateValidity(start: .zero, length: .seconds(86_400)))
         let second = try certificates.authority.issue(peer)
         #expect(second.notAfter > first.notAfter)
         let paths = certificates.authority.paths(of: peer.instance)

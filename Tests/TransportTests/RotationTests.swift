@@ -14,7 +14,8 @@ import WireProtocol
     init() throws { certificates = try TestCertificates() }
 
     private static let now = Int64(Date().timeIntervalSince1970)
-    private static let short = CertificateValidity(length: .seconds(3 * 3600))
+    private static let short = CertificateValidity(
+        start: .seconds(-3600), length: .seconds(3 * 3600))
 
     /// The files of a process as they are on its host.
     private func watch(
@@ -253,7 +254,8 @@ import WireProtocol
         gateway.look(now: days(366))
         #expect(log.all.count { $0.contains("error The certificate must be renewed") } == 1)
         // One that never lives long is warned of near its own end.
-        let brief = try watch(.gateway, "brief", validity: .init(length: .seconds(86_400)))
+        let brief = try watch(
+            .gateway, "brief", validity: .init(start: .zero, length: .seconds(86_400)))
         let lines = log.all.count
         brief.look(now: Self.now + 3600)
         #expect(log.all.count == lines)

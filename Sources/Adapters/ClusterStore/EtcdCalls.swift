@@ -70,12 +70,29 @@ final class EtcdCalls: Sendable {
             } catch let error as StoreError {
                 throw error
             } catch {
-                problem = "\(error)"
+                problem = words(for: error)
                 next()
             }
         }
         throw .unavailable(place: place, reason: problem)
     }
+
+    /// What people can do about a connection that fails.
+    ///
+    /// Whether certificates are right is often heard only after the handshake: the member then
+    /// closes the connection with an alert, or without a word.
+    private func words(for error: any Error) -> String {
+        let text = "\(error)"
+        let signs = ["certificate", "handshake", "ssl", "tls", "remoteConnectionClosed"]
+        guard endpoint.hasPrefix("https://"),
+            signs.contains(where: { text.range(of: $0, options: .caseInsensitive) != nil })
+        else { return text }
+        return "\(text): do --store-ca, --store-certificate and --store-key fit the member at "
+            + "\(endpoint)?"
+    }
+
+    /// The member that is called.
+    var endpoint: String { endpoints[current.withLock { $0 } % endpoints.count] }
 
     private func once<Answer: Decodable & Sendable>(
         _ path: String, _ body: ByteBuffer, within deadline: Duration
@@ -128,7 +145,7 @@ final class EtcdCalls: Sendable {
 
     private func request(_ path: String, _ body: ByteBuffer) -> HTTPClientRequest {
         var request = HTTPClientRequest(
-            url: endpoints[current.withLock { $0 } % endpoints.count] + path)
+            url: endpoint + path)
         request.method = .POST
         request.headers.add(name: "content-type", value: "application/json")
         request.body = .bytes(body)

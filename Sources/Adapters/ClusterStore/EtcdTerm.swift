@@ -9,7 +9,7 @@ final class EtcdTerm: ClusterTerm {
     }
 
     let epoch: UInt64
-    private let calls: EtcdCalls
+    let calls: EtcdCalls
     private let keys: EtcdKeys
     private let lease: String
     private let length: Duration

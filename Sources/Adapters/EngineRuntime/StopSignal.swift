@@ -1,10 +1,10 @@
-import Dispatch
 import Synchronization
+import Waiting
 
 /// Tells a computing engine to stop; can be asked from any thread, also from C callbacks.
 package final class StopSignal: Sendable {
     private let flag = Atomic<Bool>(false)
-    private let semaphore = DispatchSemaphore(value: 0)
+    private let semaphore = MonotonicSemaphore()
 
     package init() {}
 
@@ -18,10 +18,6 @@ package final class StopSignal: Sendable {
     /// Sleeps on the calling thread until the time is over or the signal is set.
     package func sleep(for duration: Duration) {
         guard duration > .zero, !isSet else { return }
-        let (seconds, attoseconds) = duration.components
-        let nanoseconds = Int(seconds) * 1_000_000_000 + Int(attoseconds / 1_000_000_000)
-        if semaphore.wait(timeout: .now() + .nanoseconds(nanoseconds)) == .success {
-            semaphore.signal()
-        }
+        if semaphore.wait(atMost: duration) { semaphore.signal() }
     }
 }

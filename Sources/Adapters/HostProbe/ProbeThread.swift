@@ -1,6 +1,7 @@
 import Foundation
 package import ServingTypes
 import Synchronization
+import Waiting
 
 /// Runs one probe on a thread of its own, so that nobody waits for a driver that hangs.
 package final class ProbeThread: Sendable {
@@ -18,7 +19,7 @@ package final class ProbeThread: Sendable {
         let name: String
         let deadline: Duration
         let state = Mutex(State())
-        let wake = DispatchSemaphore(value: 0)
+        let wake = MonotonicSemaphore()
 
         init(name: String, deadline: Duration) {
             self.name = name
@@ -29,8 +30,6 @@ package final class ProbeThread: Sendable {
 
         func run(_ probe: any DeviceProbe, every interval: Duration) {
             var number: UInt64 = 0
-            let pause = DispatchTimeInterval.milliseconds(
-                Int(interval / Duration.milliseconds(1)))
             while !isStopped {
                 number += 1
                 state.withLock { $0.started = .now }
@@ -45,7 +44,7 @@ package final class ProbeThread: Sendable {
                     state.started = nil
                     state.latest = report
                 }
-                _ = wake.wait(timeout: .now() + pause)
+                _ = wake.wait(atMost: interval)
             }
         }
     }

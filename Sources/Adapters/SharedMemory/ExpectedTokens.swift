@@ -1,12 +1,12 @@
 import CSharedMemory
-import Dispatch
 import Synchronization
+import Waiting
 
 /// The tokens a listener expects, and the connections that have shown them.
 final class ExpectedTokens: Sendable {
     private struct Entry {
         /// Signalled once: a connection came, or none will.
-        let ending = DispatchSemaphore(value: 0)
+        let ending = MonotonicSemaphore()
         var connection: LocalConnection?
 
         /// Of an entry that was removed.
@@ -45,7 +45,7 @@ final class ExpectedTokens: Sendable {
 
     func take(_ token: LocalToken, _ deadline: Duration) -> LocalConnection? {
         guard let ending = state.withLock({ $0.entries[token]?.ending }) else { return nil }
-        _ = ending.wait(timeout: .now() + .nanoseconds(max(0, deadline.nanoseconds)))
+        _ = ending.wait(atMost: deadline)
         return state.withLock { state in
             guard let connection = state.entries[token]?.connection else { return nil }
             state.entries[token] = nil

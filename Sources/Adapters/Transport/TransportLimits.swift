@@ -29,6 +29,12 @@ package enum TransportLimits {
     ///
     /// Also the time its handshake may wait.
     static let idleOfSeveral = Duration.seconds(10)
+    /// After this long a silent one of them is asked for a sign of life.
+    static let silenceAsked = Duration.seconds(1)
+    /// After this long the others are tried beside it.
+    static let silenceDoubted = Duration.seconds(2)
+    /// Between two looks whether such a peer is silent.
+    static let silenceLook = Duration.milliseconds(250)
     /// How long a closing side waits for the peer to have read everything.
     package static let closeLinger = Duration.milliseconds(500)
     /// Open connections of one control listener; more are closed at once.
@@ -58,6 +64,9 @@ package enum TransportLimits {
     /// Part of a pause that is left out, at most, by chance.
     static let backoffJitter = 0.75
     package static let longestBackoff = Duration.seconds(5)
+    /// The same for each of several addresses: who takes over is found soon, and an address where
+    /// nobody listens refuses at little cost.
+    static let longestBackoffOfSeveral = Duration.milliseconds(500)
     /// Pause after a refusal that only an operator can mend.
     package static let permanentRefusalBackoff = Duration.seconds(30)
     /// A session that held this long makes the next pause short again.

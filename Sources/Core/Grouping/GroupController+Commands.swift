@@ -104,7 +104,7 @@ extension GroupController {
             scenario: scenario.name, modelName: first.modelName, target: path, origin: origin,
             step: step, settle: settle ?? limits.upgradeSettle, old: Set(left.map(\.fingerprint)))
         decided(
-            scenario.name, "an upgrade to \(path) begins",
+            .upgrade, scenario.name, "an upgrade to \(path) begins",
             "a person asked for it; \(present.count) workers, \(step) of each role at a time")
         return "\(present.count) workers of \(scenario.name) move to \(path), \(step) of each role "
             + "at a time"
@@ -137,7 +137,8 @@ extension GroupController {
             turnBack(&plan)
         }
         upgrades[scenario.name] = plan
-        decided(scenario.name, "\(request.command) of the upgrade", "a person asked for it")
+        decided(
+            .upgrade, scenario.name, "\(request.command) of the upgrade", "a person asked for it")
         return line(of: plan)
     }
 
@@ -217,7 +218,7 @@ extension GroupController {
             change(instance, to: role, group: group)
         }
         seats[instance]?.isPinned = true
-        decided(scenario.name, "\(name) becomes \(roleName)", "a person asked for it")
+        decided(.role, scenario.name, "\(name) becomes \(roleName)", "a person asked for it")
         return "\(name) becomes \(roleName) and stays so until role=auto"
     }
 
@@ -263,7 +264,7 @@ extension GroupController {
         }
         scales[scenario.name] = scale
         decided(
-            scenario.name, "other numbers: \(parts.joined(separator: ", "))",
+            .numbers, scenario.name, "other numbers: \(parts.joined(separator: ", "))",
             "a person asked for it")
         return "\(scenario.name): \(parts.joined(separator: ", "))"
     }

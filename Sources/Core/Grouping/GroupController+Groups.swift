@@ -92,7 +92,7 @@ extension GroupController {
             return
         }
         decided(
-            scenario.name, "\(worker.instance) becomes \(role.name)",
+            .role, scenario.name, "\(worker.instance) becomes \(role.name)",
             "it was started as \(description.initialRole.name); "
                 + (role == .spare ? "that role has enough" : "\(role.name) lacks workers"))
     }
@@ -104,7 +104,7 @@ extension GroupController {
         upgrades[plan.scenario]?.lateLoads[instance] = loads
         guard loads > limits.lateLoads else { return plan.target }
         decided(
-            plan.scenario, "\(instance) stays a spare",
+            .role, plan.scenario, "\(instance) stays a spare",
             "it came back without \(plan.target) \(limits.lateLoads) times; its log says why")
         return ""
     }
@@ -228,14 +228,16 @@ extension GroupController {
         seats[instance]?.isConfirmed = false
         seats[instance]?.orderDue = seat.orderDue ?? now
         seats[instance]?.since = now
-        decided(seat.pool.scenario, "\(instance) moves to \(group)", "groups are to be of one size")
+        decided(
+            .group, seat.pool.scenario, "\(instance) moves to \(group)",
+            "groups are to be of one size")
     }
 
     mutating func drain(_ id: GroupID, _ reason: String) {
         guard let record = groupBook[id], record.group.state != .draining else { return }
         groupBook[id]?.group.state = .draining
         groupBook[id]?.drainingSince = now
-        decided(record.group.scenario, "\(id) takes no more requests", reason)
+        decided(.group, record.group.scenario, "\(id) takes no more requests", reason)
     }
 
     // MARK: Opening, shares, closing
@@ -266,7 +268,7 @@ extension GroupController {
             histories = histories.filter { groupsRemain(of: $0.key) }
             rates = rates.filter { groupsRemain(of: $0.key) }
             ratios = ratios.filter { groupsRemain(of: $0.key) }
-            decided(record.pool.scenario, "\(id) is closed", "it has no workers")
+            decided(.group, record.pool.scenario, "\(id) is closed", "it has no workers")
             return
         }
         var has: Set<ServingRole> = []
@@ -278,7 +280,7 @@ extension GroupController {
         if record.group.state == .open {
             for role in record.had.subtracting(has).sorted(by: { $0.rawValue < $1.rawValue }) {
                 decided(
-                    record.pool.scenario, "\(id) has no \(role.name)-worker",
+                    .group, record.pool.scenario, "\(id) has no \(role.name)-worker",
                     "it stays open; its gateways fall back as far as the rules let them")
             }
         }
@@ -320,11 +322,11 @@ extension GroupController {
         let figures = "\(has.prefill) prefill- and \(has.decode) decode-workers are ready"
         if isComplete || fallsBack || isLate && has.prefill > 0 && has.decode > 0 {
             record.group.state = .open
-            decided(record.pool.scenario, "\(record.group.id) is open", figures)
+            decided(.group, record.pool.scenario, "\(record.group.id) is open", figures)
         } else if isLate, !record.isLate {
             record.isLate = true
             decided(
-                record.pool.scenario, "\(record.group.id) is still forming",
+                .delay, record.pool.scenario, "\(record.group.id) is still forming",
                 "\(figures) of at least \(floor.prefill) and \(floor.decode)")
         }
     }

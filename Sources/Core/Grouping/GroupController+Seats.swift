@@ -127,7 +127,7 @@ extension GroupController {
         guard seat.isFlip else { return }
         seat.isFlip = false
         decided(
-            seat.pool.scenario, "\(instance) is \(seat.role.name) now",
+            .role, seat.pool.scenario, "\(instance) is \(seat.role.name) now",
             "the change took \((now - seat.since).seconds.figure(1)) s")
     }
 
@@ -141,7 +141,7 @@ extension GroupController {
                 now - seat.asked >= limits.flipDeadline
             {
                 decided(
-                    seat.pool.scenario, "\(instance) has not become \(seat.role.name) yet",
+                    .delay, seat.pool.scenario, "\(instance) has not become \(seat.role.name) yet",
                     "told to \((now - seat.since).seconds.figure(0)) s ago; "
                         + "it keeps its work, and is asked again")
                 seat.orderDue = now
@@ -224,7 +224,7 @@ extension GroupController {
         // Its return is waited for, before numbers are corrected.
         ratios[lost.pool, default: RatioController()].disturbed(now: now)
         decided(
-            lost.pool.scenario, "\(spare) becomes \(lost.home.name)",
+            .substitution, lost.pool.scenario, "\(spare) becomes \(lost.home.name)",
             "a spare takes the place of \(gone), which \(why)")
         return true
     }

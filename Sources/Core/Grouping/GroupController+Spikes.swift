@@ -34,7 +34,7 @@ extension GroupController {
         else { return }
         widen(helper.instance, to: .mixed, home: short.opposite)
         decided(
-            pool.scenario, "\(helper.instance) becomes mixed",
+            .role, pool.scenario, "\(helper.instance) becomes mixed",
             "\(history.waiting) requests wait for \(short.name) with \(room) slots; "
                 + "\(short.opposite.name) is taken by "
                 + "\((occupancy[short.opposite] * 100).figure(0)) %")
@@ -52,7 +52,7 @@ extension GroupController {
             if isCalm, stay >= limits.spikeCalm {
                 widen(member.instance, to: member.seat.home, home: member.seat.home)
                 decided(
-                    pool.scenario, "\(member.instance) is \(member.seat.home.name) again",
+                    .role, pool.scenario, "\(member.instance) is \(member.seat.home.name) again",
                     "nothing has waited for \(limits.spikeCalm.seconds.figure(0)) s")
             } else if stay >= limits.mixedStay, targets.isAutomatic, !isFlipping(pool.scenario) {
                 stayForGood(member, members, pool, targets)
@@ -75,7 +75,7 @@ extension GroupController {
         ratios[pool, default: RatioController()].stepped(advice, now: now)
         change(member.instance, to: role, group: group)
         decided(
-            pool.scenario, "\(member.instance) becomes \(role.name)",
+            .role, pool.scenario, "\(member.instance) becomes \(role.name)",
             "\(advice.reason); \(member.instance) changes")
     }
 }

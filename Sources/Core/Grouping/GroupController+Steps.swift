@@ -82,7 +82,7 @@ extension GroupController {
             for: role, of: pool, scenario, path: spare.worker.description.modelPath)
         change(spare.instance, to: role, group: group)
         ratios[pool, default: RatioController()].disturbed(now: now)
-        decided(pool.scenario, "\(spare.instance) becomes \(role.name)", reason)
+        decided(.role, pool.scenario, "\(spare.instance) becomes \(role.name)", reason)
         return true
     }
 
@@ -90,7 +90,7 @@ extension GroupController {
         let group = role == .spare ? nil : member.seat.group
         change(member.instance, to: role, group: group)
         decided(
-            member.seat.pool.scenario, "\(member.instance) becomes \(role.name)",
+            .role, member.seat.pool.scenario, "\(member.instance) becomes \(role.name)",
             "\(reason); \(member.instance) changes")
     }
 

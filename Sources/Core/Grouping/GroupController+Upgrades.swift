@@ -60,7 +60,7 @@ extension GroupController {
                     }
                     if plan.movers.isEmpty { plan.lastStep = now }
                     decided(
-                        plan.scenario, "\(instance) has the model of \(plan.target)",
+                        .upgrade, plan.scenario, "\(instance) has the model of \(plan.target)",
                         "it took \((now - mover.since).seconds.figure(1)) s")
                     continue
                 }
@@ -103,7 +103,9 @@ extension GroupController {
         guard plan.awaitsReturn, plan.movers.isEmpty else { return }
         plan.awaitsReturn = false
         plan.phase = .running
-        decided(plan.scenario, "the upgrade to \(plan.target) goes on", "its workers are back")
+        decided(
+            .upgrade, plan.scenario, "the upgrade to \(plan.target) goes on", "its workers are back"
+        )
     }
 
     /// It has answered the order to load the new model, and still has the old one.
@@ -135,14 +137,14 @@ extension GroupController {
         // What else is wrong than an absence needs a person.
         plan.awaitsReturn = false
         plan.phase = .paused(reason)
-        decided(plan.scenario, "the upgrade to \(plan.target) pauses", reason)
+        decided(.upgrade, plan.scenario, "the upgrade to \(plan.target) pauses", reason)
     }
 
     private mutating func finish(_ plan: inout UpgradePlan) {
         plan.phase = plan.isGoingBack ? .aborted : .finished
         plan.moved = plan.total
         decided(
-            plan.scenario,
+            .upgrade, plan.scenario,
             plan.isGoingBack
                 ? "the upgrade is taken back" : "the upgrade to \(plan.target) is done",
             "no worker has the other model any more")
@@ -245,7 +247,7 @@ extension GroupController {
         else { return }
         widen(worker.instance, to: .mixed, home: worker.seat.home)
         decided(
-            worker.seat.pool.scenario, "\(worker.instance) becomes mixed",
+            .role, worker.seat.pool.scenario, "\(worker.instance) becomes mixed",
             "no worker can leave its group for the other role of the new one")
     }
 
@@ -273,7 +275,7 @@ extension GroupController {
             // Many leave at once here; the floors have been looked at above.
             seats[member.instance]?.isFlip = false
             decided(
-                plan.scenario, "\(member.instance) leaves for \(plan.target)",
+                .upgrade, plan.scenario, "\(member.instance) leaves for \(plan.target)",
                 "\(plan.moved) of \(plan.total) workers have it")
         }
     }

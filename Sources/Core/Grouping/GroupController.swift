@@ -161,11 +161,14 @@ package struct GroupController: Sendable {
         }
     }
 
-    mutating func decided(_ scenario: String, _ action: String, _ reason: String) {
-        log.add(
-            Decision(
-                unixMilliseconds: clock.unixMilliseconds, scenario: scenario, action: action,
-                reason: reason))
+    mutating func decided(
+        _ kind: Decision.Kind, _ scenario: String, _ action: String, _ reason: String
+    ) {
+        var decision = Decision(
+            unixMilliseconds: clock.unixMilliseconds, scenario: scenario, action: action,
+            reason: reason)
+        decision.kind = kind
+        log.add(decision)
     }
 
     // MARK: Rules and time of day
@@ -182,7 +185,7 @@ package struct GroupController: Sendable {
             let before = scheduleEntries.updateValue(entry, forKey: scenario.name)
             guard before != entry, before != nil || entry >= 0 else { continue }
             decided(
-                scenario.name, "other numbers for this time of day",
+                .numbers, scenario.name, "other numbers for this time of day",
                 entry < 0
                     ? "no entry of the schedule applies any more"
                     : "entry \(entry + 1) of the schedule applies, at minute "

@@ -74,9 +74,9 @@ extension DecodeMachine.Reservation {
     var outputTokens: Int { terms.outputTokens + newTokens }
     /// At most.
     var tokensToCome: Int { terms.maximumNewTokens - newTokens }
-    /// Whether another worker could go on with it: it decodes, and nothing of it is on its way here.
+    /// Whether another worker could go on with it: it decodes, and nothing of it is still coming.
     var isMovable: Bool {
-        stage == .running && !sampled.isEmpty && successor == nil
-            && (isLocal || assembly.isImported)
+        guard stage == .running, !sampled.isEmpty, successor == nil else { return false }
+        return isLocal || assembly.isImported
     }
 }

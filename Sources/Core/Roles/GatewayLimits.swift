@@ -23,7 +23,7 @@ package struct GatewayLimits: Sendable, Hashable {
     package var maximumMoves = 16
     /// Time a new scheduler may take to hear of the workers its predecessor knew.
     ///
-    /// Those whose old scheduler hangs leave it within ten seconds.
+    /// Those whose old scheduler hangs leave it when another leads, or after ten silent seconds.
     package var schedulerGrace: Duration = .seconds(15)
     /// Workers a policy compares for one question.
     package var maximumCandidates = 64

@@ -8,7 +8,7 @@ extension GatewayMachine {
     mutating func assign(_ flight: inout GatewayFlight) -> GenerationFailure? {
         let settings = settings(of: flight.job.scenario)
         if let id = flight.group, let group = board.groups[id], group.canServe(settings),
-            group.takes(flight)
+            group.takes(flight), board.groups(for: flight.demand).contains(id)
         {
             return nil
         }
@@ -22,12 +22,15 @@ extension GatewayMachine {
         flight.group = nil
         if let fingerprint = flight.fingerprint {
             let same = able.filter { $0.rules.fingerprint == fingerprint }
-            if let chosen = drawn(among: same) {
-                flight.group = chosen
+            let tooShort = same.compactMap { board.contextTooShort(of: $0, for: flight) }
+            if tooShort.count < same.count {
+                flight.group = drawn(
+                    among: same.filter { board.contextTooShort(of: $0, for: flight) == nil })
                 return nil
             }
             guard flight.delivered.isEmpty, flight.job.mayChangeRevision else {
-                return revisionIsGone(fingerprint, for: flight, among: known)
+                return tooShort.max().map { .tooLong(contextTokens: $0) }
+                    ?? revisionIsGone(fingerprint, for: flight, among: known)
             }
         }
         let contexts = known.map { board.contextTooShort(of: $0, for: flight) }
@@ -103,8 +106,21 @@ extension GatewayMachine {
             }
         }
         requests += board.waitingIn[id]?.entries.map(\.value) ?? []
+        requests += strangers(since: id)
         return requests.flatMap { request in
             change(request) { machine, flight in machine.advance(&flight, now: now) }
+        }
+    }
+
+    /// Requests that wait in another group, which took them before their scenario had this one.
+    private func strangers(since id: GroupID) -> [RequestID] {
+        guard let group = board.groups[id], !group.isImplicit else { return [] }
+        return board.waitingIn.keys.filter { $0 != id }.sorted().flatMap { other in
+            board.waitingIn[other]?.entries.map(\.value).filter { request in
+                guard let flight = flights[request], flight.isUnbound else { return false }
+                let groups = board.groups(for: flight.demand)
+                return groups.contains(id) && !groups.contains(other)
+            } ?? []
         }
     }
 }

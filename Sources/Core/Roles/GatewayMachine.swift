@@ -25,7 +25,7 @@ package struct GatewayMachine: Sendable {
     private var toldGroups: [ServingGroup] = []
     /// Workers that drained and left the view: their last words may still be on their way.
     private var leaving: [InstanceID: GroupMember] = [:]
-    private var flights: [RequestID: GatewayFlight] = [:]
+    private(set) var flights: [RequestID: GatewayFlight] = [:]
     private var arrivals: UInt64 = 0
     var board: GatewayBoard
     /// Who holds the beginning of which prompt: of those that prefill, and of those that decode.

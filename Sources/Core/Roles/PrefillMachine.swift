@@ -341,7 +341,7 @@ struct PrefillMachine: Sendable {
     // MARK: Moves
 
     /// Takes the KV of a sequence that was decoded here, to send it where its gateway says.
-    mutating func adopt(_ held: HeldSequence) -> [WorkerAction] {
+    mutating func adopt(_ held: HeldSequence) {
         var slot = Slot(
             terms: held.terms, gateway: held.gateway,
             job: SequenceJob(
@@ -355,7 +355,6 @@ struct PrefillMachine: Sendable {
         slot.engine = .waiting
         slots[held.terms.attempt] = slot
         attempts[held.sequence] = held.terms.attempt
-        return []
     }
 
     // MARK: Staying here

@@ -38,6 +38,7 @@ extension WorkerMachine {
         let message = SequenceHeld(
             attempt: attempt, successor: held.terms.attempt.number,
             outputTokens: held.terms.outputTokens + 1)
-        return freed + prefill.adopt(held) + [.send(.sequenceHeld(message), to: held.gateway)]
+        prefill.adopt(held)
+        return freed + [.send(.sequenceHeld(message), to: held.gateway)]
     }
 }

@@ -41,12 +41,15 @@ struct BenchmarkRun {
         """
 
     /// Writes the rules of the cluster, unless the benchmark has its own.
-    static func withRules(_ settings: LocalCluster.Settings) throws -> LocalCluster.Settings {
+    static func withRules(
+        _ settings: LocalCluster.Settings, spares: Int = 0
+    ) throws -> LocalCluster.Settings {
         guard settings.clusterFile == nil else { return settings }
         try FileManager.default.createDirectory(
             at: settings.folder, withIntermediateDirectories: true)
         let file = settings.folder.appending(path: "rules.yaml")
-        try Data(rules.utf8).write(to: file)
+        let text = spares == 0 ? rules : rules + "    decode: {minimum: 2}\n    spares: \(spares)\n"
+        try Data(text.utf8).write(to: file)
         var ruled = settings
         ruled.clusterFile = file.path
         return ruled

@@ -44,6 +44,7 @@ struct EventsCommand: AsyncParsableCommand {
             } catch  where follow && !(error is CancellationError) {
                 // No scheduler leads for a moment.
                 FileHandle.standardError.write(Data("no scheduler answers; trying again\n".utf8))
+                try await Task.sleep(for: Self.interval)
                 continue
             }
             for event in events { show(event) }
@@ -76,7 +77,9 @@ struct EventsCommand: AsyncParsableCommand {
             return
         }
         let time = Date(timeIntervalSince1970: Double(event.unixMilliseconds) / 1000)
-            .formatted(.iso8601.dateTimeSeparator(.space))
+            .formatted(
+                Date.ISO8601FormatStyle(includingFractionalSeconds: true)
+                    .dateTimeSeparator(.space))
         let kind = event.kind.rawValue.padding(toLength: 14, withPad: " ", startingAt: 0)
         write("\(event.number)  \(time)  \(kind)  \(event.subject)  \(event.words)")
     }

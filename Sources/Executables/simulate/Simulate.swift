@@ -68,8 +68,8 @@ struct Simulate: AsyncParsableCommand {
         simulation.run()
         var result = SweepResult()
         result.add(simulation)
-        if json { return print(try result.json) }
-        print("\(simulation.plan)\ndigest \(simulation.digest)\n\(result.text)")
+        let text = "\(simulation.plan)\n\(result.text)"
+        print(json ? try result.json : text)
         if !result.failures.isEmpty { throw ExitCode(1) }
     }
 }

@@ -80,7 +80,8 @@ package final class GatewayService: Service {
     /// - Parameter unreadLimit: pieces of a choice that wait for a client that reads slowly.
     package init(
         scheduler: ControlClient, links: LinkSet, limits: GatewayLimits, seed: UInt64,
-        drainDeadline: Duration, unreadLimit: Int, access: AccessControl, vocabularies: VocabularyBook,
+        drainDeadline: Duration, unreadLimit: Int, access: AccessControl,
+        vocabularies: VocabularyBook,
         viewFile: ViewFile? = nil, logger: Logger
     ) {
         self.viewFile = viewFile

@@ -31,7 +31,7 @@ package struct ViewFile: Sendable {
     /// When writing failed last; it is tried again after a pause.
     private var failure: MonotonicTime?
     /// Pause after a failure, for example for want of room.
-    static let retryPause: Duration = .seconds(10)
+    static let retryPause: Duration = .seconds(5)
 
     package init(folder: String, cluster: String, logger: Logger) {
         url = URL(fileURLWithPath: folder).appending(path: "\(cluster).view")

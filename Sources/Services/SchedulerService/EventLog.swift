@@ -10,6 +10,8 @@ final class EventLog: Sendable {
         /// Oldest first.
         var events: [ClusterEvent] = []
         var last: UInt64 = 0
+        /// The last event before this term.
+        var before: UInt64 = 0
         var writer: StoreWriter?
     }
 
@@ -54,6 +56,7 @@ final class EventLog: Sendable {
             let own = isFirst ? state.events : []
             state.events = known + own
             state.last = max(last, isFirst ? state.last : 0)
+            state.before = isFirst ? 0 : state.last
             state.writer = writer
             writer?.put(StoreBatch(events: own.map(\.stored)))
         }
@@ -76,7 +79,9 @@ final class EventLog: Sendable {
                 return AdminReply(
                     isAccepted: false, text: "after is '\(text)'; give an event's number")
             }
-            after = number
+            // Who knows later ones has them of a scheduler that could not save them: all that is
+            // new to it is of this term.
+            after = state.withLock { number > $0.last ? $0.before : number }
         }
         var count = Self.usualAnswer
         if let text = request["last"] {

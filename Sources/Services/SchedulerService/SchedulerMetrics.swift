@@ -70,10 +70,9 @@ struct SchedulerMetrics {
     }
 
     func count(_ decision: Decision) {
-        let kind = DecisionKind(decision.action)
         Counter(
             label: "scheduler_decisions_total",
-            dimensions: [("scenario", decision.scenario), ("kind", kind.rawValue)]
+            dimensions: [("scenario", decision.scenario), ("kind", decision.kind.rawValue)]
         ).increment()
     }
 
@@ -90,29 +89,11 @@ struct SchedulerMetrics {
     func wrongFile() { Counter(label: "scheduler_cluster_file_errors_total").increment() }
 }
 
-/// What a decision is about; read from its words, whose names differ.
-enum DecisionKind: String, CaseIterable {
-    case role, group, upgrade, numbers, delay, other
-
-    init(_ action: String) {
-        let words: [(String, DecisionKind)] = [
-            ("upgrade", .upgrade), (" has the model of ", .upgrade), (" leaves for ", .upgrade),
-            ("other numbers", .numbers), (" has not become ", .delay), (" is still ", .delay),
-            (" becomes ", .role), (" is open", .group), (" is closed", .group),
-            (" moves to ", .group), (" takes no more ", .group), (" has no ", .group),
-        ]
-        let isRole = ServingRole.allCases.contains { role in
-            action.hasSuffix(" is \(role.name) now") || action.hasSuffix(" is \(role.name) again")
-        }
-        self = isRole ? .role : words.first { action.contains($0.0) }?.1 ?? .other
-    }
-}
-
 extension Decision {
     var eventKind: ClusterEvent.Kind {
-        if reason.hasPrefix("a spare takes the place of ") { return .substitution }
-        return switch DecisionKind(action) {
+        switch kind {
         case .role: .role
+        case .substitution: .substitution
         case .group: .group
         case .upgrade: .upgrade
         case .numbers: .numbers

@@ -179,6 +179,9 @@ final class SchedulerService: Sendable {
             state.metrics.show(groups)
         case .tookUp(let instance, let role, let duration):
             state.metrics.tookUp(role, after: duration)
+            events.add(
+                .role, instance.name,
+                "works as \(role.name) \(duration.milliseconds) ms after it was told to")
             logger.info(
                 "a worker took up its role",
                 metadata: [

@@ -8,6 +8,7 @@ import ServingTypes
 import SharedMemory
 import Synchronization
 import Transport
+import Waiting
 import WireProtocol
 
 /// One connection to a decode-worker: a thread that sends and one that hears.
@@ -54,20 +55,19 @@ final class KVLane: Sendable {
     }
 
     func start() {
-        startThread("kv-send") { lane in
-            do {
-                try lane.send()
-            } catch {
-                lane.lost("\(error)")
+        do {
+            try startThread("kv-send") {
+                do {
+                    try self.send()
+                } catch {
+                    self.lost("\(error)")
+                }
+                self.stop()
             }
-            lane.stop()
+        } catch {
+            // The caller may hold what is told of it.
+            Task { self.lost("\(error)") }
         }
-    }
-
-    private func startThread(_ name: String, _ body: @escaping @Sendable (KVLane) -> Void) {
-        let thread = Thread { body(self) }
-        thread.name = name
-        thread.start()
     }
 
     private func lost(_ reason: String) {
@@ -87,7 +87,7 @@ final class KVLane: Sendable {
         var carrier = MemoryCarrier()
         defer { carrier.close() }
         destination.connected(self)
-        startThread("kv-hear") { $0.hear(connection) }
+        try startThread("kv-hear") { self.hear(connection) }
         while !isStopped.load(ordering: .acquiring) {
             guard let job = jobs.next(within: .seconds(60)) else { continue }
             switch job {

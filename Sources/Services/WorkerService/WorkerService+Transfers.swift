@@ -9,6 +9,7 @@ import ServingTypes
 import SharedMemory
 import Synchronization
 import Transport
+import Waiting
 
 /// Taking KV in: what the threads of inbound connections ask and say.
 extension WorkerService {
@@ -33,9 +34,12 @@ extension WorkerService {
             }
         }
         var receiver = try KVReceiver(service: self, inbound: inbound, logger: logger)
-        let answering = Thread { inbound.answer() }
-        answering.name = "kv-answer"
-        answering.start()
+        do {
+            try startThread("kv-answer") { inbound.answer() }
+        } catch {
+            // The sender hears of the connection's end, rather than nothing.
+            return logger.error("no KV can be taken", metadata: ["reason": "\(error)"])
+        }
         receiver.run()
     }
 

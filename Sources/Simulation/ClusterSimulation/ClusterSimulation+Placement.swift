@@ -1,7 +1,8 @@
+import InferenceEngine
 import Roles
 import ServingTypes
 
-/// What gateways say of their requests besides the answers.
+/// What gateways and workers do with requests besides the answers.
 extension ClusterSimulation {
     func started(_ request: RequestID, cachedTokens: Int) {
         guard let known = requests[request] else { return }
@@ -13,6 +14,25 @@ extension ClusterSimulation {
             "\(request) has \(cachedTokens) of \(known.job.promptTokens.count) tokens cached")
         requests[request]?.hasStarted = true
         counts.cachedTokens += cachedTokens
+    }
+
+    /// A job must be the beginning of the right answer, and ask for what is missing of it.
+    func checkJob(_ job: SequenceJob) {
+        let prompt = Array(job.tokens.dropLast(job.outputTokens))
+        guard let known = requests.values.first(where: { $0.job.promptTokens == prompt }) else {
+            return expect(false, "a job has a prompt that nobody sent")
+        }
+        let missing = known.job.maximumNewTokens - job.outputTokens
+        expect(
+            job.tokens == prompt + known.answer.tokens.prefix(job.outputTokens)
+                && job.sampling == known.job.sampling
+                // A prefill samples one token, whoever decodes all that are missing.
+                && (job.maximumNewTokens == 1 || job.maximumNewTokens == missing)
+                && job.maximumNewTokens >= 1 && job.importedTokens < job.tokens.count
+                // An answer of one token needs no KV elsewhere.
+                && !(job.exportsKV && missing == 1)
+                && (job.retainsKV || plan.keptSequences == 0),
+            "\(known.job.request) is computed with wrong numbers: \(job)")
     }
 
     func note(_ placements: PlacementCounts) {

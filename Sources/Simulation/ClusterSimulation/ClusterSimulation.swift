@@ -135,7 +135,8 @@ package final class ClusterSimulation {
         let id = job.request
         requests[id] = SimulatedRequest(job: job, submitted: nanoseconds)
         counts.submitted += 1
-        tell("\(id) for \(job.scenario) comes to \(gateway.name)")
+        let tokens = "\(job.promptTokens.count)+\(job.maximumNewTokens) tokens"
+        tell("\(id) for \(job.scenario), \(tokens), comes to \(gateway.name)")
         gateway.submit(job)
         guard Double(random(0...999)) / 1000 < plan.leavingClients else { return }
         gateway.after(randomDuration(upTo: .milliseconds(400))) { gateway.leave(id) }
@@ -393,25 +394,6 @@ package final class ClusterSimulation {
         requests[request]?.hasEnded = true
         digest = digest &* 31 &+ UInt64(nanoseconds)
         return known
-    }
-
-    /// A job must be the beginning of the right answer, and ask for what is missing of it.
-    func checkJob(_ job: SequenceJob) {
-        let prompt = Array(job.tokens.dropLast(job.outputTokens))
-        guard let known = requests.values.first(where: { $0.job.promptTokens == prompt }) else {
-            return expect(false, "a job has a prompt that nobody sent")
-        }
-        let missing = known.job.maximumNewTokens - job.outputTokens
-        expect(
-            job.tokens == prompt + known.answer.tokens.prefix(job.outputTokens)
-                && job.sampling == known.job.sampling
-                // A prefill samples one token, whoever decodes all that are missing.
-                && (job.maximumNewTokens == 1 || job.maximumNewTokens == missing)
-                && job.maximumNewTokens >= 1 && job.importedTokens < job.tokens.count
-                // An answer of one token needs no KV elsewhere.
-                && !(job.exportsKV && missing == 1)
-                && (job.retainsKV || plan.keptSequences == 0),
-            "\(known.job.request) is computed with wrong numbers: \(job)")
     }
 
     // MARK: Transfers

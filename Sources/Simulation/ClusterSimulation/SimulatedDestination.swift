@@ -25,6 +25,8 @@ final class SimulatedDestination {
     private var blocks: [AttemptID: [Int: [TokenID]]] = [:]
     /// A connection was cut, and some transfer of that time is still open.
     private var hasBeenCut = false
+    /// The connection that was cut, until that is noticed.
+    private var cutLink: SimulatedLink?
 
     init(_ instance: InstanceID, of worker: SimulatedWorker, limits: KVHandOverLimits) {
         self.instance = instance
@@ -76,8 +78,16 @@ final class SimulatedDestination {
     }
 
     private func lost(_ index: Int) {
+        forgetCut(lanes[index]?.link)
         lanes[index] = nil
         perform(machine.lost(index, reason: "the link is lost", now: worker.now))
+    }
+
+    /// A cut that is noticed only now may be the loss of transfers that have begun since.
+    private func forgetCut(_ link: SimulatedLink?) {
+        guard let link, link === cutLink else { return }
+        cutLink = nil
+        if machine.isEmpty { hasBeenCut = false }
     }
 
     private func connect(_ index: Int) {
@@ -124,7 +134,10 @@ final class SimulatedDestination {
             (link.acceptor as? SimulatedWorker)?.chunkBegins(
                 chunk, bytes: facts.bytes, from: sender, on: link)
         }
-        if !hasBeenCut || !cluster.plan.weather.isHarmless { hasBeenCut = cluster.mayBreak(link) }
+        if !hasBeenCut || !cluster.plan.weather.isHarmless {
+            hasBeenCut = cluster.mayBreak(link)
+            if hasBeenCut { cutLink = link }
+        }
         worker.after(.microseconds(100 + 30 * tokens.count)) { [self] in
             guard lanes[index] === lane else { return }
             lane.isSending = false
@@ -148,6 +161,7 @@ final class SimulatedDestination {
             case .connect(let index): connect(index)
             case .disconnect(let index, _):
                 let lane = lanes[index]
+                forgetCut(lane?.link)
                 lanes[index] = nil
                 lane?.link?.close(by: worker)
             case .send(let message, let index):
@@ -162,7 +176,7 @@ final class SimulatedDestination {
                 for lane in lanes { lane?.brokenOff.insert(attempt) }
             case .ended(let attempt, let failure, let summary):
                 blocks[attempt] = nil
-                if machine.isEmpty { hasBeenCut = false }
+                if machine.isEmpty, cutLink == nil { hasBeenCut = false }
                 cluster.note(summary)
                 worker.transferEnded(attempt, failure: failure)
             }

@@ -13,6 +13,8 @@ final class ViewWatcher: Sendable {
         var serving = 0
         /// Of those, the ones that are used for something.
         var inUse = 0
+        /// One of the others.
+        var spare: InstanceID?
         /// When the view came that says so.
         var time = MonotonicTime.start
         var bytes = 0
@@ -95,13 +97,19 @@ final class ViewWatcher: Sendable {
     private func note(_ view: GroupView, _ state: inout State) {
         let now = ProcessClock.now()
         var (serving, inUse) = (0, 0)
+        var spare: InstanceID?
         for member in view.members where member.state == .serving {
             serving += 1
-            if member.role != .spare { inUse += 1 }
+            if member.role != .spare {
+                inUse += 1
+            } else {
+                spare = member.description.instance
+            }
         }
         state.reading.epoch = view.epoch
         state.reading.serving = serving
         state.reading.inUse = inUse
+        state.reading.spare = spare
         state.reading.time = now
         state.reading.views += 1
         guard !state.awaited.isEmpty else { return }

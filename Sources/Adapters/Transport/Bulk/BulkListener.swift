@@ -3,6 +3,7 @@ internal import Foundation
 package import Logging
 package import ServingTypes
 internal import Synchronization
+internal import Waiting
 
 #if canImport(Glibc)
     internal import Glibc
@@ -82,7 +83,13 @@ package final class BulkListener: Sendable {
             return true
         }
         precondition(isFirst, "a listener starts once")
-        startThread("bulk accept") { self.accept(on: file, alarm: alarm.bell, onConnection) }
+        do {
+            try startThread("bulk accept") {
+                self.accept(on: file, alarm: alarm.bell, onConnection)
+            }
+        } catch {
+            throw .listenFailed(address: address, problem: "\(error)")
+        }
         return Sockets.address(of: file, isPeer: false) ?? address
     }
 
@@ -98,14 +105,19 @@ package final class BulkListener: Sendable {
         threads.wait()
     }
 
-    private func startThread(_ name: String, _ body: @escaping @Sendable () -> Void) {
+    private func startThread(
+        _ name: String, _ body: @escaping @Sendable () -> Void
+    ) throws(ThreadShortage) {
         threads.enter()
-        let thread = Thread { [threads] in
-            body()
+        do {
+            try Waiting.startThread(name) { [threads] in
+                body()
+                threads.leave()
+            }
+        } catch {
             threads.leave()
+            throw error
         }
-        thread.name = name
-        thread.start()
     }
 
     private func accept(
@@ -156,10 +168,21 @@ package final class BulkListener: Sendable {
                 remote: socket.remoteAddress?.description ?? "unknown")
             return
         }
-        startThread("bulk connection") {
-            self.serve(socket, onConnection)
-            _ = self.state.withLock { $0.sockets.removeValue(forKey: ObjectIdentifier(socket)) }
+        do {
+            try startThread("bulk connection") {
+                self.serve(socket, onConnection)
+                self.forget(socket)
+            }
+        } catch {
+            // Its peer must not wait for an answer that can't come.
+            socket.shutdown()
+            forget(socket)
+            logger.error("Bulk connection not taken", metadata: ["error": "\(error)"])
         }
+    }
+
+    private func forget(_ socket: BulkSocket) {
+        _ = state.withLock { $0.sockets.removeValue(forKey: ObjectIdentifier(socket)) }
     }
 
     private func serve(_ socket: BulkSocket, _ onConnection: (BulkConnection) -> Void) {

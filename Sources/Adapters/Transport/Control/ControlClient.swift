@@ -7,11 +7,11 @@ internal import Synchronization
 
 /// Keeps one control connection to one peer, which may be at one of several addresses.
 package struct ControlClient: Sendable {
-    private let addresses: [NetworkAddress]
+    let addresses: [NetworkAddress]
     private let context: TLSContext
     private let policy: PeerPolicy
     private let limits: ControlHandler.Limits
-    private let logger: Logger
+    let logger: Logger
     private let reporter: RefusalReporter
     private let group: any EventLoopGroup
 
@@ -29,7 +29,7 @@ package struct ControlClient: Sendable {
             logger: logger)
     }
 
-    /// - Parameter addresses: tried one after the other; one that is silent is left soon.
+    /// - Parameter addresses: of several peers of which one leads; whoever answers is followed.
     package init(
         addresses: [NetworkAddress], context: TLSContext, hello: Hello, expects: PeerExpectation,
         logger: Logger
@@ -79,23 +79,31 @@ package struct ControlClient: Sendable {
     /// The first connection waits for a part of `spread`, by chance. When the closure or the
     /// connection ends, it connects again after a pause that grows from `firstBackoff` to
     /// `longestBackoff`; after a refusal that only an operator can mend it waits
-    /// `permanentRefusalBackoff`. All pauses are shortened by chance. Of several addresses each
-    /// attempt takes the next, with the short pause between them.
+    /// `permanentRefusalBackoff`. All pauses are shortened by chance. Several addresses are tried
+    /// at once, and their pauses grow to `longestBackoffOfSeveral`.
     package func run(
         spread: Duration = TransportLimits.firstConnectionSpread,
         onSession: @escaping @Sendable (ControlSession) async throws -> Void
     ) async {
-        var backoff = Backoff()
-        var lastProblems: [NetworkAddress: String] = [:]
-        var attempts = 0
-        var areAllPermanent = true
         if spread > .zero { try? await Task.sleep(for: spread * .random(in: 0...1)) }
+        if hasOneAddress {
+            await runAlone(onSession)
+        } else {
+            await followLeader(onSession)
+        }
+    }
+
+    private func runAlone(
+        _ onSession: @escaping @Sendable (ControlSession) async throws -> Void
+    ) async {
+        let address = addresses[0]
+        var backoff = Backoff()
+        let problems = ConnectionProblems()
         while !Task.isCancelled {
             let start = ContinuousClock.now
-            let address = addresses[attempts % addresses.count]
             var problem: TransportError?
             do {
-                try await connectOnce(to: address, onSession)
+                try await connectOnce(onSession)
             } catch let error as TransportError {
                 problem = error
             } catch is CancellationError {
@@ -103,22 +111,13 @@ package struct ControlClient: Sendable {
             } catch {
                 logger.info("Control session ended", metadata: metadata(error, address))
             }
-            attempts += 1
             if ContinuousClock.now - start >= TransportLimits.steadySession {
                 backoff = Backoff()
-                lastProblems = [:]
+                problems.forget()
             }
-            areAllPermanent = areAllPermanent && problem?.isPermanent ?? false
-            var pause = Backoff.betweenAddresses
-            if attempts.isMultiple(of: addresses.count) {
-                pause = backoff.next(afterPermanentRefusal: areAllPermanent)
-                areAllPermanent = true
-            }
+            let pause = backoff.next(afterPermanentRefusal: problem?.isPermanent ?? false)
             if let problem, !Task.isCancelled {
-                let isNew =
-                    lastProblems.updateValue(problem.description, forKey: address)
-                    != problem.description
-                report(problem, at: address, isNew: isNew, pause: pause)
+                report(problem, at: address, isNew: problems.note(problem, at: address), pause)
             }
             try? await Task.sleep(for: pause)
         }
@@ -130,13 +129,7 @@ package struct ControlClient: Sendable {
     package func connectOnce<Result: Sendable>(
         _ body: @Sendable (ControlSession) async throws -> Result
     ) async throws -> Result {
-        try await connectOnce(to: addresses[0], body)
-    }
-
-    private func connectOnce<Result: Sendable>(
-        to address: NetworkAddress, _ body: @Sendable (ControlSession) async throws -> Result
-    ) async throws -> Result {
-        let session = try await connect(to: address)
+        let session = try await connect(to: addresses[0])
         do {
             let result = try await body(session)
             await session.finish()
@@ -147,7 +140,7 @@ package struct ControlClient: Sendable {
         }
     }
 
-    private func connect(to address: NetworkAddress) async throws -> ControlSession {
+    func connect(to address: NetworkAddress) async throws -> ControlSession {
         guard !OpenFiles.areVeryScarce else {
             throw TransportError.connectFailed(address: address, problem: Sockets.filesAreScarce)
         }
@@ -186,20 +179,33 @@ package struct ControlClient: Sendable {
         }
     }
 
-    private func report(
-        _ problem: TransportError, at address: NetworkAddress, isNew: Bool, pause: Duration
+    func report(
+        _ problem: TransportError, at address: NetworkAddress, isNew: Bool, _ pause: Duration
     ) {
         // Of several addresses those of standbys refuse all the time.
-        let usual: Logger.Level = addresses.count > 1 ? .info : .warning
+        let usual: Logger.Level = hasOneAddress ? .warning : .info
         let level: Logger.Level = !isNew ? .debug : problem.isPermanent ? .error : usual
         var metadata = metadata(problem, address)
         metadata["retry_in"] = "\(pause)"
         logger.log(level: level, "Control connection failed", metadata: metadata)
     }
 
-    private func metadata(_ error: any Error, _ address: NetworkAddress) -> Logger.Metadata {
+    func metadata(_ error: any Error, _ address: NetworkAddress) -> Logger.Metadata {
         ["address": "\(address)", "error": "\(error)"]
     }
+}
+
+/// What was last wrong at each address, so that it is said once.
+final class ConnectionProblems: Sendable {
+    private let last = Mutex<[NetworkAddress: String]>([:])
+
+    /// Whether it is another problem than the one before.
+    func note(_ problem: TransportError, at address: NetworkAddress) -> Bool {
+        let text = problem.description
+        return last.withLock { $0.updateValue(text, forKey: address) } != text
+    }
+
+    func forget() { last.withLock { $0 = [:] } }
 }
 
 /// The channels of one attempt to connect: a host name may have several addresses.
@@ -232,15 +238,12 @@ private final class Attempt: Sendable {
 /// same listener don't come back together.
 struct Backoff {
     private var longest = TransportLimits.firstBackoff
-
-    /// Within one round of several addresses.
-    static var betweenAddresses: Duration {
-        TransportLimits.firstBackoff * Double.random(in: 1 - TransportLimits.backoffJitter...1)
-    }
+    /// What pauses grow to.
+    var bound = TransportLimits.longestBackoff
 
     mutating func next(afterPermanentRefusal isPermanent: Bool) -> Duration {
         let pause = isPermanent ? TransportLimits.permanentRefusalBackoff : longest
-        longest = min(longest * TransportLimits.backoffGrowth, TransportLimits.longestBackoff)
+        longest = min(longest * TransportLimits.backoffGrowth, bound)
         return pause * Double.random(in: 1 - TransportLimits.backoffJitter...1)
     }
 }

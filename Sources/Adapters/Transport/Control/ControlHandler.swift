@@ -192,6 +192,11 @@ final class ControlHandler: ChannelInboundHandler, ChannelOutboundHandler {
         timer = context?.eventLoop.assumeIsolated().scheduleTask(in: delay) { action(self) }
     }
 
+    /// Time since the peer's last frame; zero while the caller takes none.
+    var silence: Duration {
+        isPaused ? .zero : .nanoseconds((NIODeadline.now() - lastFrame).nanoseconds)
+    }
+
     private func watchIdleness(after delay: TimeAmount) {
         schedule(delay) { handler in
             let limit = TimeAmount(handler.limits.idle)

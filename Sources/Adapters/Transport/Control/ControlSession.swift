@@ -111,6 +111,11 @@ package final class ControlSession: Sendable {
         }
     }
 
+    /// Time since the peer's last frame; zero while nobody takes its frames.
+    func silence() async -> Duration {
+        (try? await channel.eventLoop.submit { self.handler.value.silence }.get()) ?? .zero
+    }
+
     /// Closes the session and waits until its socket is closed.
     func finish() async {
         close()

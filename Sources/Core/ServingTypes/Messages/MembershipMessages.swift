@@ -94,6 +94,11 @@ package struct WantedInstances: Hashable, Sendable {
 
 /// Something the scheduler decided, and why.
 package struct Decision: Hashable, Sendable {
+    /// What it is about.
+    package enum Kind: String, Sendable, CaseIterable {
+        case role, substitution, group, upgrade, numbers, delay, other
+    }
+
     /// Milliseconds since 1970; 0 if the scheduler has no calendar.
     package var unixMilliseconds: UInt64
     package var scenario: String
@@ -101,6 +106,8 @@ package struct Decision: Hashable, Sendable {
     package var action: String
     /// The figures that led to it.
     package var reason: String
+    /// Not sent: what comes from elsewhere is of another kind.
+    package var kind = Kind.other
 
     package init(unixMilliseconds: UInt64, scenario: String, action: String, reason: String) {
         self.unixMilliseconds = unixMilliseconds

@@ -1,4 +1,4 @@
-/// Decode-worker to gateway: a sequence would outlast its worker; is there another place for it?
+/// Decode-worker to gateway: a sequence would outlast its worker, which asks for another place.
 ///
 /// Decoding goes on meanwhile. Nobody answers if there is none; the worker asks again.
 package struct MoveWanted: Hashable, Sendable {
