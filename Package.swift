@@ -107,11 +107,12 @@ let modules: [Module] = [
             "ServingTypes", "ClusterRules", "Scheduling", "InferenceEngine", "KVHandOver",
             "Grouping", "Roles",
         ]),
+    Module(layer: .simulation, name: "RequestTraces", uses: ["ServingTypes"]),
     Module(
         layer: .simulation, name: "PolicySimulation",
         uses: [
             "ServingTypes", "ClusterRules", "ClusterSimulation", "Grouping", "InferenceEngine",
-            "KVHandOver", "Roles", "Scheduling",
+            "KVHandOver", "RequestTraces", "Roles", "Scheduling",
         ]),
 
     // Adapters: move bytes, call C, read the host.
@@ -245,6 +246,7 @@ let modules: [Module] = [
         layer: .executable, name: "benchmark",
         uses: [
             "ServingTypes", "Chaos", "ClusterRules", "ClusterStore", "PolicySimulation",
+            "RequestTraces",
             "HTTPClient", "LocalCluster", "Measurement", "ServiceRuntime", "ServiceStart",
         ],
         products: [argumentParser, logging]),
@@ -333,7 +335,10 @@ let tests: [(name: String, uses: [String])] = [
     ("SchedulingTests", ["Scheduling", "ClusterRules", "ServingTypes"]),
     ("GroupingTests", ["Grouping", "ClusterRules", "ServingTypes"]),
     ("SimulationTests", ["ClusterSimulation", "ServingTypes"]),
-    ("PolicySimulationTests", ["PolicySimulation", "ClusterRules", "ServingTypes"]),
+    (
+        "PolicySimulationTests",
+        ["PolicySimulation", "RequestTraces", "ClusterRules", "ServingTypes"]
+    ),
     (
         "ScenarioTests",
         [

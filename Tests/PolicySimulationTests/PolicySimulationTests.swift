@@ -1,6 +1,7 @@
 import ClusterRules
 import Foundation
 import PolicySimulation
+import RequestTraces
 import ServingTypes
 import Testing
 

@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import Measurement
 import PolicySimulation
+import RequestTraces
 import ServiceRuntime
 
 /// Policies and ratios in virtual time.

@@ -1,5 +1,6 @@
 package import ClusterRules
 import Roles
+package import RequestTraces
 import ServingTypes
 
 /// One simulated cluster and the load on it.

@@ -2,6 +2,7 @@ import ClusterRules
 import ClusterSimulation
 import InferenceEngine
 import KVHandOver
+import RequestTraces
 import Roles
 import Scheduling
 package import ServingTypes

@@ -1,5 +1,6 @@
 import ClusterRules
 import Grouping
+package import RequestTraces
 import ServingTypes
 
 /// The comparisons that both papers make, on the shared traces.
