@@ -79,6 +79,8 @@ let modules: [Module] = [
         layer: .cLibrary, name: "CLlamaCommon", uses: ["CLlama"],
         linkedLibraries: ["llama-common"]),
 
+    Module(layer: .cLibrary, name: "CBuildInformation"),
+
     // Core: pure.
     Module(layer: .core, name: "ServingTypes"),
     Module(layer: .core, name: "InferenceEngine", uses: ["ServingTypes", "CMemoryPages"]),
@@ -165,6 +167,7 @@ let modules: [Module] = [
         layer: .adapter, name: "ServiceStart",
         uses: [
             "ServingTypes", "InferenceEngine", "ServiceRuntime", "Transport", "HTTPServer",
+            "CBuildInformation",
         ],
         products: [logging, serviceLifecycle]),
     Module(
@@ -377,6 +380,19 @@ let swiftSettings: [SwiftSetting] = [
     .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
 ]
 
+/// The commit for `--version`, if whoever builds names one: letters and digits, possibly `-dirty`.
+let buildInformation: [CSetting] =
+    Context.environment["PDSERVE_COMMIT"].map { commit in
+        let isSafe = commit.utf8.allSatisfy { byte in
+            [UInt8(ascii: "-"), UInt8(ascii: ".")].contains(byte)
+                || UInt8(ascii: "0")...UInt8(ascii: "9") ~= byte
+                || UInt8(ascii: "A")...UInt8(ascii: "Z") ~= byte
+                || UInt8(ascii: "a")...UInt8(ascii: "z") ~= byte
+        }
+        precondition(isSafe, "PDSERVE_COMMIT is no commit: \(commit)")
+        return [.define("PDSERVE_COMMIT", to: "\"\(commit)\"")]
+    } ?? []
+
 func target(for module: Module) -> Target {
     if let pkgConfig = module.pkgConfig {
         return .systemLibrary(
@@ -387,6 +403,7 @@ func target(for module: Module) -> Target {
     if module.layer == .cLibrary {
         return .target(
             name: module.name, dependencies: dependencies, path: module.path,
+            cSettings: module.name == "CBuildInformation" ? buildInformation : [],
             linkerSettings: module.linkedLibraries.map { .linkedLibrary($0) })
     }
     if module.layer == .executable {

@@ -84,6 +84,7 @@ let importRules: [Rule] = [
 
 /// C libraries and the only modules that may import them.
 let cLibraryOwners: [String: [String]] = [
+    "CBuildInformation": ["ServiceStart"],
     "CBytePlanes": ["KVTransfer"],
     "CChecksums": ["WireProtocol"],
     "CLlama": ["LlamaEngine"],

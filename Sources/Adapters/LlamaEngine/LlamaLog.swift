@@ -14,8 +14,9 @@ package enum LlamaLog {
     package typealias Sink = @Sendable (Level, String) -> Void
 
     package static func setSink(_ sink: Sink?) {
-        prepareLibrary()
         state.withLock { $0.sink = sink }
+        // Now, so that the sink hears of backends that can't be loaded.
+        prepareLibrary()
     }
 
     /// Collects the error lines that `body` causes on this thread.

@@ -15,13 +15,8 @@ package func run<Settings: Sendable>(
         environment: ProcessInfo.processInfo.environment)
     exit(
         await runService(
-            name: role.name, version: Product.version, call: call, settings: settings,
+            name: role.name, version: Product.build, call: call, settings: settings,
             services: services))
-}
-
-/// What this software calls itself.
-package enum Product {
-    package static let version = "0.1.0"
 }
 
 /// Does something at fixed intervals until the task is cancelled.

@@ -7,10 +7,11 @@ struct PDServe: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "pdserve",
         abstract: "Serves large language models with prefill and decode apart.",
-        version: Product.version,
+        version: Product.build,
         subcommands: [
             UpCommand.self, ChatCommand.self, StatusCommand.self, WantedCommand.self,
             AssignCommand.self, ScaleCommand.self, UpgradeCommand.self, EventsCommand.self,
-            CertificatesCommand.self, HealthcheckCommand.self, CheckCommand.self, KeyCommand.self,
+            LoadCommand.self, CertificatesCommand.self, HealthcheckCommand.self,
+            CheckCommand.self, KeyCommand.self,
         ])
 }
