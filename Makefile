@@ -18,11 +18,15 @@ CANCELLATIONS ?= 10000
 # Tests at once; their own threads and processes share the cores too.
 export SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH ?= 4
 
+# What --version tells of builds that are given away.
+commit = $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null)
+
 locations := source Scripts/locations.sh
 libraries := -Xlinker -rpath -Xlinker $$llama_library_folder
 
 .PHONY: help setup serve build test check lint tidy protocols-check format protocols \
-	certificates fuzz faults limits chaos soak simulate tsan image clean
+	certificates fuzz faults limits chaos soak simulate tsan image compose-test hosts-test \
+	release clean
 .NOTPARALLEL:
 
 help: ## list these targets
@@ -32,7 +36,7 @@ setup: ## install system packages, build libllama once
 	@Scripts/setup.sh
 
 serve: setup ## serve MODEL with all five services on this machine until Ctrl-C
-	$(locations) && swift build -c release $(libraries)
+	$(locations) && PDSERVE_COMMIT=$(commit) swift build -c release $(libraries)
 	.build/release/pdserve up --model "$(MODEL)" --http $(HTTP) \
 		--prefill-workers $(PREFILL_WORKERS) --decode-workers $(DECODE_WORKERS)
 
@@ -95,7 +99,17 @@ tsan: setup ## run the suite under the thread sanitizer
 	Scripts/tsan.sh
 
 image: ## build the container image that docker-compose.yml runs
-	docker build -f Docker/Dockerfile -t pdserve:local .
+	docker build -f Docker/Dockerfile --build-arg PDSERVE_COMMIT=$(commit) -t pdserve:local .
+
+compose-test: ## the compose stack under load, faults and upgrades; PARTS chooses
+	Scripts/compose-test.sh
+
+hosts-test: setup ## serve on hosts that are network namespaces, over links of RATE; needs root
+	$(locations) && swift build -c release $(libraries)
+	Scripts/hosts-test.sh
+
+release: ## tarball, checksums and bill of materials of this commit, in release/
+	Scripts/release.sh
 
 clean: ## forget what was built here; libllama stays in its cache
 	rm -rf .build

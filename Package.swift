@@ -301,6 +301,12 @@ let tests: [(name: String, uses: [String])] = [
     ("HostProbeTests", ["HostProbe", "ServingTypes"]),
     ("HealthServiceTests", ["HealthService", "Roles", "ServingTypes"]),
     ("TidyTests", []),
+    (
+        "DeploymentTests",
+        [
+            "gateway", "scheduler", "prefill-worker", "decode-worker", "health-agent", "pdserve",
+        ]
+    ),
     ("InferenceEngineTests", ["InferenceEngine", "ServingTypes"]),
     ("EngineRuntimeTests", ["EngineRuntime", "InferenceEngine", "ServingTypes"]),
     (
@@ -356,6 +362,9 @@ let tests: [(name: String, uses: [String])] = [
         ]
     ),
 ]
+
+/// What test targets use from outside.
+let testProducts: [String: [Target.Dependency]] = ["DeploymentTests": [yams]]
 
 /// Folders of test targets with files that a test reads.
 let comparedFolders = [
@@ -441,7 +450,8 @@ let package = Package(
         + tests.map { test in
             .testTarget(
                 name: test.name,
-                dependencies: test.uses.map { .target(name: $0) },
+                dependencies: test.uses.map { .target(name: $0) }
+                    + testProducts[test.name, default: []],
                 path: "Tests/\(test.name)",
                 exclude: comparedFolders[test.name] ?? [],
                 swiftSettings: swiftSettings)

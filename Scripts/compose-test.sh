@@ -43,15 +43,14 @@ clean_up() {
 load_starts() {
   local port=$1
   shift
-  docker run -d --rm --init --name "$project-load" --network host "$image" \
-    pdserve load --gateway "127.0.0.1:$port" --clients 4 --max-tokens 48 "$@" >/dev/null
-  docker logs -f "$project-load" >"$work/load" 2>&1 &
-  load_log=$!
+  docker run -d --init --name "$project-load" --network host "$image" \
+    pdserve load --gateway "127.0.0.1:$port" --clients 4 --max-tokens 300 "$@" >/dev/null
 }
 load_ends() {
   local what=$1 status
-  status=$(docker wait "$project-load" 2>/dev/null || echo gone)
-  wait "$load_log" || true
+  status=$(docker wait "$project-load")
+  docker logs "$project-load" >"$work/load" 2>&1
+  docker rm "$project-load" >/dev/null
   if [ "$status" = 0 ]; then pass "$what: $(cat "$work/load")"; else
     miss "$what (ended with $status)"
     sed 's/^/          /' "$work/load"
@@ -111,6 +110,7 @@ test_serve() {
 }
 
 test_scale() {
+  start "${services[@]}"
   load_starts "$PORT" --seconds 45
   sleep 3
   start --no-recreate --scale prefill-worker=2 --scale decode-worker=3 "${services[@]}"
@@ -194,6 +194,10 @@ test_upgrade() {
     $(one decode-worker))\" = '$image-next' ]"
   load_ends "another image for workers, scheduler and health-agent"
 
+  # A worker at a time is away, so there have to be two in each role.
+  PDSERVE_IMAGE=$image-next start --no-deps --no-recreate --scale prefill-worker=2 \
+    --scale decode-worker=2 prefill-worker decode-worker
+  wait_until 30 serving 4 || miss "four workers serve"
   load_starts "$PORT" --seconds 60
   sleep 3
   check "an upgrade of the model begins" \
