@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Builds one more backend of ggml, to be loaded at run time: Scripts/backend.sh NAME FOLDER
 #
-# NAME is cuda, cann, blas or another one of llama.cpp's; its toolkit has to be installed, and cmake,
-# ninja, g++ and pip. Leaves libggml-NAME.so in FOLDER. PDSERVE_BACKEND_OPTIONS has further options
-# of cmake. A worker loads the file that GGML_BACKEND_PATH names, or one beside its executable.
+# NAME is cuda, cann, blas or another one of llama.cpp's; its toolkit has to be installed, and
+# cmake, ninja, g++ and pip. Leaves libggml-NAME.so in FOLDER. PDSERVE_BACKEND_OPTIONS has further
+# options of cmake. A worker loads the file that GGML_BACKEND_PATH names, or one beside its
+# executable.
 set -euo pipefail
 source "$(dirname "$0")/locations.sh"
 source "$(dirname "$0")/llama-source.sh"
@@ -24,7 +25,8 @@ say "building ggml's backend $name"
 cmake -S "$work/source" -B "$work/cmake" -G Ninja "${llama_options[@]}" \
   -DGGML_BACKEND_DL=ON -DGGML_NATIVE=OFF "-DGGML_${name^^}=ON" \
   "${options[@]+"${options[@]}"}" >"$work/cmake.log" 2>&1 ||
-  fail "cmake failed; is the toolkit of $name installed? Its output:" "$(tail -n 20 "$work/cmake.log")"
+  fail "cmake failed; is the toolkit of $name installed? Its output:" \
+    "$(tail -n 20 "$work/cmake.log")"
 cmake --build "$work/cmake" --target "ggml-$name" -j "$(build_jobs)"
 cp "$work/cmake/bin/libggml-$name.so" "$folder/"
 say "made $folder/libggml-$name.so"

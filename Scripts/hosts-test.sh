@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Serves on four hosts that are network namespaces, over slow links, behind the firewall rules of
-# Documentation/network.md; needs Linux, root, iproute2 and nftables.
+# Documentation/network.md. It needs Linux, root, iproute2,
+# nftables and curl.
 #
 # EXECUTABLES is where the services are (.build/release), MODEL what they serve, RATE what each link
-# carries (100mbit), DELAY_MS what it adds in each direction (5), SECONDS_OF_LOAD how long it is used.
+# carries (100mbit), DELAY_MS what it adds in each direction (5), SECONDS_OF_LOAD how long it is
+# used.
 # Delay is made by netem; where the kernel lacks it, DELAY_TOOL names a program that holds back the
 # packets of an NFQUEUE (arguments: queue, microseconds, jitter, loss), or there is none.
 set -euo pipefail
@@ -31,7 +33,9 @@ check() {
 }
 
 [ "$(id -u)" = 0 ] || fail "network namespaces need root"
-for tool in ip nft tc nsenter; do command -v "$tool" >/dev/null || fail "$tool is missing"; done
+for tool in ip nft tc nsenter curl; do
+  command -v "$tool" >/dev/null || fail "$tool is missing"
+done
 for name in scheduler prefill-worker decode-worker gateway health-agent pdserve; do
   [ -x "$executables/$name" ] || fail "$executables/$name is missing: swift build -c release"
 done
@@ -95,17 +99,11 @@ for host in prefill decode; do
     if [ -n "${DELAY_TOOL:-}" ]; then
       # At the receiver, in both directions of the host's link.
       delay_by=NFQUEUE
-      on "$host" nft add table inet delay
-      on "$host" nft "add chain inet delay in { type filter hook input priority -10; }"
-      on "$host" nft "add rule inet delay in iif eth0 queue num 1 bypass"
+      on "$host" iptables -t mangle -A INPUT -i eth0 -j NFQUEUE --queue-num 1 --queue-bypass
       on "$host" "$DELAY_TOOL" 1 $((delay_ms * 1000)) 0 0 >/dev/null 2>&1 &
     fi
   fi
 done
-sleep 0.5
-say "links of $rate, delay by $delay_by; round trip prefill to decode:" \
-  "$(on prefill ping -c 5 -q "${address[decode]}" 2>/dev/null | sed -n 's/^rtt //p' || true)"
-
 "$executables/pdserve" certificates --folder "$work/all" --cluster home \
   --host control,prefill,decode >/dev/null
 for role in scheduler gateway prefill-worker decode-worker health-agent administrator; do
@@ -147,11 +145,10 @@ check "the client's host reaches no port of a service but the gateway's" bash -c
     ! nsenter --net=/run/netns/$prefix-client timeout 2 bash -c \"exec 3<>/dev/tcp/\$place\" \
       2>/dev/null || exit 1
   done"
-reading() {
-  on "$1" "$executables/pdserve" healthcheck "127.0.0.1:$2/metrics" >/dev/null &&
-    on "$1" bash -c "exec 3<>/dev/tcp/127.0.0.1/$2; printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3
-      cat <&3" | sed -n "s/^$3 //p"
-}
+reading() { on "$1" curl -s --max-time 10 "http://127.0.0.1:$2/metrics" | sed -n "s/^$3 //p"; }
+connect=$(on prefill curl -sk --max-time 3 -o "$work/none" -w '%{time_connect}' \
+  "https://${address[decode]}:7422" || true)
+say "links of $rate, delay by $delay_by: prefill connects to decode in $connect s"
 for clients in 1 8; do
   check "$clients client(s) get every answer" on client "$executables/pdserve" load \
     --gateway "${address[control]}:8080" --clients "$clients" --seconds "$load_seconds" \

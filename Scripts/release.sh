@@ -16,7 +16,10 @@ folder=${1:-release}
 build=${BUILD_FOLDER:-.build}
 services=(gateway scheduler prefill-worker decode-worker health-agent pdserve)
 [ "$(uname -s)" = Linux ] || fail "releases are built on Linux"
-version=$(sed -n 's/.*let version = "\([0-9.]*\)".*/\1/p' Sources/Adapters/ServiceStart/Product.swift)
+# Executables share much: a window as long as several of them halves the archive.
+command -v zstd >/dev/null || fail "zstd is missing: apt-get install zstd"
+product=Sources/Adapters/ServiceStart/Product.swift
+version=$(sed -n 's/.*let version = "\([0-9.]*\)".*/\1/p' "$product")
 [ -n "$version" ] || fail "Product.swift says no version"
 grep -q "^## $version" CHANGELOG.md || fail "CHANGELOG.md has no section '## $version'"
 commit=$(git rev-parse --short=12 HEAD) || fail "a release is built in a git checkout"
@@ -57,6 +60,6 @@ say "the release serves the small model"
 python3 Scripts/bill-of-materials.py --folder "$tree" --version "$version" --commit "$commit" \
   --packages Package.resolved --llama "$llama_requirements" >"$folder/$name.cdx.json"
 tar -C "$work" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" \
-  -cf - "$name" | gzip -n9 >"$folder/$name.tar.gz"
-(cd "$folder" && sha256sum "$name.tar.gz" "$name.cdx.json" >SHA256SUMS && sha256sum -c SHA256SUMS)
-say "made $folder/$name.tar.gz of commit $commit"
+  -cf - "$name" | zstd -q -12 --long=27 -T1 -f -o "$folder/$name.tar.zst"
+(cd "$folder" && sha256sum "$name.tar.zst" "$name.cdx.json" >SHA256SUMS && sha256sum -c SHA256SUMS)
+say "made $folder/$name.tar.zst of commit $commit"

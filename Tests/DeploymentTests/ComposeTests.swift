@@ -36,8 +36,13 @@ import Testing
 
     @Test func `all five services are there`() {
         #expect(Set(running.map(\.executable)) == Set(Deployment.services))
+        // A name that only this machine knows is not asked for elsewhere.
+        #expect(own.values.allSatisfy { $0["pull_policy"] as? String == "never" })
         let others = own.keys.filter { name in !running.contains { $0.name == name } }
-        #expect(others.sorted() == ["certificates", "etcd-certificates", "prometheus-volume"])
+        #expect(
+            others.sorted() == [
+                "admin", "certificates", "etcd-certificates", "prometheus-volume",
+            ])
     }
 
     @Test func `no container has more rights than it needs`() {
@@ -117,7 +122,8 @@ import Testing
     @Test func `ports are published on the loopback unless somebody says otherwise`() {
         for (name, service) in services {
             for port in service["ports"] as? [String] ?? [] {
-                let isBound = port.hasPrefix("127.0.0.1:")
+                let isBound =
+                    port.hasPrefix("127.0.0.1:")
                     || port.hasPrefix("${ADDRESS:-127.0.0.1}:")
                 #expect(isBound, "\(name): \(port)")
             }
@@ -135,9 +141,26 @@ import Testing
     }
 
     @Test func `certificates are good for every service's name`() throws {
-        let words = command(of: try #require(services["certificates"]))
-        let hosts = try #require(words.first { $0.hasPrefix("--host=") }).dropFirst(7)
+        let script = try certificateScript()
+        let hosts = try #require(script.firstMatch(of: #/hosts=(\S+)/#)).1
         #expect(Set(hosts.split(separator: ",").map(String.init)) == Set(running.map(\.name)))
+    }
+
+    private func certificateScript() throws -> String {
+        let words = try #require(services["certificates"]?["entrypoint"] as? [String])
+        return words.joined(separator: "\n")
+    }
+
+    @Test func `each service sees its own key only`() throws {
+        let roles = try #require(certificateScript().firstMatch(of: #/for role in ([^;]+);/#)).1
+        #expect(
+            Set(roles.split(separator: " ").map(String.init))
+                == Set(Deployment.services + ["administrator"]))
+        for (name, executable, service) in running {
+            let volumes = (service["volumes"] as? [Any] ?? []).compactMap { $0 as? String }
+            let keys = volumes.filter { $0.contains("-keys:") || $0.contains("authority") }
+            #expect(keys == ["\(executable)-keys:/certificates:ro"], "\(name)")
+        }
     }
 
     @Test func `volumes and networks are declared`() {
@@ -207,26 +230,11 @@ import Testing
             ["-f", "docker-compose.yml", "-f", "Docker/compose.ascend.yml"],
         ]
         for choice in choices {
-            let (status, words) = try Self.docker(["compose"] + choice + ["config", "--quiet"])
+            let (status, words) = try Deployment.tool(
+                ["docker", "compose"] + choice + ["config", "--quiet"])
             #expect(status == 0 && words.isEmpty, "\(choice): \(words)")
         }
     }
 
-    private static let hasCompose =
-        ((try? docker(["compose", "version"]))?.status ?? 1) == 0
-
-    private static func docker(_ arguments: [String]) throws -> (status: Int32, words: String) {
-        let process = Process()
-        let output = Pipe()
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        process.arguments = ["docker"] + arguments
-        process.currentDirectoryURL = Deployment.root
-        process.standardInput = FileHandle.nullDevice
-        process.standardOutput = output
-        process.standardError = output
-        try process.run()
-        let bytes = output.fileHandleForReading.readDataToEndOfFile()
-        process.waitUntilExit()
-        return (process.terminationStatus, String(decoding: bytes, as: UTF8.self))
-    }
+    private static let hasCompose = Deployment.has(["docker", "compose", "version"])
 }

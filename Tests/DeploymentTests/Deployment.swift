@@ -44,6 +44,25 @@ enum Deployment {
         return String(decoding: bytes, as: UTF8.self)
     }
 
+    /// What a tool of this machine says to the files of this tree.
+    static func tool(_ command: [String]) throws -> (status: Int32, words: String) {
+        let process = Process()
+        let output = Pipe()
+        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+        process.arguments = command
+        process.currentDirectoryURL = root
+        process.standardInput = FileHandle.nullDevice
+        process.standardOutput = output
+        process.standardError = output
+        try process.run()
+        let bytes = output.fileHandleForReading.readDataToEndOfFile()
+        process.waitUntilExit()
+        return (process.terminationStatus, String(decoding: bytes, as: UTF8.self))
+    }
+
+    /// Whether a tool is there and works.
+    static func has(_ command: [String]) -> Bool { (try? tool(command))?.status == 0 }
+
     /// The settings of a service as environment variables, as it says itself.
     static func settings(of service: String) throws -> Set<String> {
         let help = try output(service, ["--help"])

@@ -59,6 +59,18 @@ import Testing
         #expect(names.count > 4 && names.allSatisfy(all.contains))
     }
 
+    @Test(.enabled(if: Deployment.has(["helm", "version"]), "helm is not installed"))
+    func `helm renders the chart`() throws {
+        for settings in [
+            [], ["--set", "decodeWorker.autoscaling.enabled=true"],
+            ["--set", "scheduler.replicas=2,scheduler.store=etcd:https://etcd:2379"],
+        ] {
+            let (status, words) = try Deployment.tool(
+                ["helm", "template", "test", "Docker/helm/pdserve"] + settings)
+            #expect(status == 0, "\(words)")
+        }
+    }
+
     @Test func `the chart is of this version`() throws {
         let chart = try Deployment.yaml("Docker/helm/pdserve/Chart.yaml")
         let said = try Deployment.output("pdserve", ["--version"])

@@ -124,4 +124,16 @@ import Testing
             }
         }
     }
+
+    /// Alerts fire when they should, where Prometheus' own tool is installed.
+    @Test(.enabled(if: Deployment.has(["promtool", "--version"]), "promtool is not installed"))
+    func `promtool reads the files, and alerts fire when they should`() throws {
+        for command in [
+            ["check", "config", "Docker/watch/prometheus.yml"],
+            ["test", "rules", "Docker/watch/alerts.test.yml"],
+        ] {
+            let (status, words) = try Deployment.tool(["promtool"] + command)
+            #expect(status == 0, "\(words)")
+        }
+    }
 }

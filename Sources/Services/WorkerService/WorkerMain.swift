@@ -130,6 +130,12 @@ package enum WorkerMain {
             engine.gpuLayers = settings.gpuLayers
             engine.kvType = kvType(settings.kvType)
             engine.windowKV = settings.windowKV == .full ? .full : .window
+            // A backend that can't be loaded tells only here why the processor computes instead.
+            LlamaLog.setSink { level, line in
+                guard level == .error else { return }
+                logger.error("libllama complains as it starts", metadata: ["line": "\(line)"])
+            }
+            defer { LlamaLog.setSink(nil) }
             let llama = try LlamaEngine(settings: engine) { relay.engineEvent($0) }
             if let use = llama.windowUse {
                 logger.notice(
