@@ -111,6 +111,10 @@ let modules: [Module] = [
         ]),
     Module(layer: .simulation, name: "RequestTraces", uses: ["ServingTypes"]),
     Module(
+        layer: .simulation, name: "SplitwiseSimulation",
+        uses: ["ServingTypes", "Provisioning", "RequestTraces"]),
+    Module(layer: .simulation, name: "Provisioning"),
+    Module(
         layer: .simulation, name: "PolicySimulation",
         uses: [
             "ServingTypes", "ClusterRules", "ClusterSimulation", "Grouping", "InferenceEngine",
@@ -249,7 +253,7 @@ let modules: [Module] = [
         layer: .executable, name: "benchmark",
         uses: [
             "ServingTypes", "Chaos", "ClusterRules", "ClusterStore", "PolicySimulation",
-            "RequestTraces",
+            "Provisioning", "RequestTraces", "SplitwiseSimulation",
             "HTTPClient", "LocalCluster", "Measurement", "ServiceRuntime", "ServiceStart",
         ],
         products: [argumentParser, logging]),
@@ -344,6 +348,9 @@ let tests: [(name: String, uses: [String])] = [
     ("SchedulingTests", ["Scheduling", "ClusterRules", "ServingTypes"]),
     ("GroupingTests", ["Grouping", "ClusterRules", "ServingTypes"]),
     ("SimulationTests", ["ClusterSimulation", "ServingTypes"]),
+    ("RequestTracesTests", ["RequestTraces"]),
+    ("ProvisioningTests", ["Provisioning"]),
+    ("SplitwiseSimulationTests", ["Provisioning", "RequestTraces", "SplitwiseSimulation"]),
     (
         "PolicySimulationTests",
         ["PolicySimulation", "RequestTraces", "ClusterRules", "ServingTypes"]
@@ -370,6 +377,7 @@ let testProducts: [String: [Target.Dependency]] = ["DeploymentTests": [yams]]
 let comparedFolders = [
     "WireProtocolTests": ["Golden"], "ScenarioTests": ["Scenarios"], "LlamaEngineTests": ["Models"],
     "PolicySimulationTests": ["Traces"], "HostProbeTests": ["Recorded"],
+    "SplitwiseSimulationTests": ["Reference"],
 ]
 
 for module in modules {
