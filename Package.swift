@@ -83,6 +83,7 @@ let modules: [Module] = [
 
     // Core: pure.
     Module(layer: .core, name: "ServingTypes"),
+    Module(layer: .core, name: "DeviceProfile", uses: ["ServingTypes"]),
     Module(layer: .core, name: "InferenceEngine", uses: ["ServingTypes", "CMemoryPages"]),
     Module(layer: .core, name: "KVHandOver", uses: ["ServingTypes"]),
     Module(layer: .core, name: "ClusterRules", uses: ["ServingTypes"]),
@@ -128,10 +129,16 @@ let modules: [Module] = [
         uses: ["ServingTypes", "InferenceEngine", "WireProtocol", "Waiting"]),
     Module(
         layer: .adapter, name: "LlamaEngine",
-        uses: ["ServingTypes", "InferenceEngine", "EngineRuntime", "CLlama", "CLlamaCommon"]),
+        uses: [
+            "ServingTypes", "DeviceProfile", "InferenceEngine", "EngineRuntime", "CLlama",
+            "CLlamaCommon",
+        ]),
+    Module(
+        layer: .adapter, name: "Calibration",
+        uses: ["ServingTypes", "DeviceProfile", "InferenceEngine"]),
     Module(
         layer: .adapter, name: "SimulatedEngine",
-        uses: ["ServingTypes", "InferenceEngine", "EngineRuntime"]),
+        uses: ["ServingTypes", "DeviceProfile", "InferenceEngine", "EngineRuntime"]),
     Module(layer: .adapter, name: "FileBudget", products: [logging, nioCore]),
     Module(
         layer: .adapter, name: "ServiceRuntime", uses: ["ServingTypes", "FileBudget"],
@@ -163,6 +170,11 @@ let modules: [Module] = [
     Module(
         layer: .adapter, name: "ClusterFile",
         uses: ["ServingTypes", "ClusterRules", "ServiceRuntime"], products: [yams]),
+    Module(
+        layer: .adapter, name: "DeviceProfileFile", uses: ["ClusterFile", "DeviceProfile"]),
+    Module(
+        layer: .adapter, name: "DeviceDiscovery",
+        uses: ["ServingTypes", "DeviceProfile", "HostProbe", "LlamaEngine"]),
     Module(
         layer: .adapter, name: "ClusterStore",
         products: [asyncHTTPClient, grdb, logging, nioCore, nioHTTP1, nioSSL]),
@@ -214,7 +226,8 @@ let modules: [Module] = [
         uses: [
             "ServingTypes", "InferenceEngine", "KVHandOver", "Roles", "KVCarriers", "KVTransfer",
             "WireProtocol", "Transport", "SharedMemory", "ServiceRuntime", "ServiceStart",
-            "LlamaEngine", "SimulatedEngine", "Waiting",
+            "LlamaEngine", "SimulatedEngine", "Waiting", "Calibration", "DeviceProfile",
+            "DeviceProfileFile",
         ],
         products: [logging, metrics, serviceLifecycle]),
     Module(
@@ -246,7 +259,9 @@ let modules: [Module] = [
         layer: .executable, name: "pdserve",
         uses: [
             "ServingTypes", "ClusterRules", "ClusterFile", "HTTPClient", "LocalCluster", "Roles",
-            "ServiceRuntime", "ServiceStart", "Transport", "WireProtocol",
+            "ServiceRuntime", "ServiceStart", "Transport", "WireProtocol", "Calibration",
+            "DeviceDiscovery", "DeviceProfile", "DeviceProfileFile", "InferenceEngine",
+            "LlamaEngine",
         ],
         products: [argumentParser, logging]),
     Module(
@@ -266,6 +281,14 @@ let modules: [Module] = [
 /// Test targets: the tested module and what else the tests use.
 let tests: [(name: String, uses: [String])] = [
     ("ServingTypesTests", ["ServingTypes"]),
+    ("DeviceProfileTests", ["DeviceProfile"]),
+    (
+        "CalibrationTests",
+        [
+            "Calibration", "DeviceProfile", "InferenceEngine", "LlamaEngine", "ServingTypes",
+            "SimulatedEngine",
+        ]
+    ),
     ("WireProtocolTests", ["WireProtocol", "ServingTypes", "CChecksums"]),
     ("KVHandOverTests", ["KVHandOver", "ServingTypes"]),
     ("KVTransferTests", ["KVTransfer", "WireProtocol", "ServingTypes", "CBytePlanes"]),
@@ -319,7 +342,9 @@ let tests: [(name: String, uses: [String])] = [
     ),
     (
         "SimulatedEngineTests",
-        ["SimulatedEngine", "EngineRuntime", "InferenceEngine", "ServingTypes"]
+        [
+            "SimulatedEngine", "DeviceProfile", "EngineRuntime", "InferenceEngine", "ServingTypes",
+        ]
     ),
     (
         "MeasurementTests",
@@ -345,6 +370,8 @@ let tests: [(name: String, uses: [String])] = [
     ),
     ("ClusterRulesTests", ["ClusterRules", "ServingTypes"]),
     ("ClusterFileTests", ["ClusterFile", "ClusterRules", "ServingTypes"]),
+    ("DeviceProfileFileTests", ["DeviceProfile", "DeviceProfileFile"]),
+    ("DeviceDiscoveryTests", ["DeviceDiscovery", "DeviceProfile", "ServingTypes"]),
     ("SchedulingTests", ["Scheduling", "ClusterRules", "ServingTypes"]),
     ("GroupingTests", ["Grouping", "ClusterRules", "ServingTypes"]),
     ("SimulationTests", ["ClusterSimulation", "ServingTypes"]),

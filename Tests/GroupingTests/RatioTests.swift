@@ -47,6 +47,25 @@ struct RatioTests {
         #expect(cluster.allDecisions.allSatisfy { !$0.reason.isEmpty })
     }
 
+    @Test("predicted rates lead to the ratio until workers have measured theirs")
+    func predictedThenMeasured() {
+        var cluster = Self.cluster(prefill: 3, decode: 3)
+        // Of the expected 1024 and 128 tokens: 4 requests/s prefilled, 5 decoded by each.
+        cluster.predictRates(prefillTokensPerSecond: 4096, decodeStepMilliseconds: 6.25)
+        cluster.run(.seconds(120))
+        #expect(cluster.shown(.prefill) == 3 && cluster.shown(.decode) == 3)
+        // Five times as slow: 1 request/s decoded by each.
+        cluster.predictRates(prefillTokensPerSecond: 4096, decodeStepMilliseconds: 31.25)
+        cluster.run(.seconds(120))
+        #expect(cluster.shown(.prefill) == 2 && cluster.shown(.decode) == 4)
+        // What is measured wins over what was predicted.
+        var measured = Self.cluster(prefill: 3, decode: 3)
+        measured.predictRates(prefillTokensPerSecond: 4096, decodeStepMilliseconds: 31.25)
+        measured.setRates(prefillTokensPerSecond: 4096, decodeStepMilliseconds: 6.25)
+        measured.run(.seconds(120))
+        #expect(measured.shown(.prefill) == 3 && measured.shown(.decode) == 3)
+    }
+
     @Test("a step by what was expected does not hold up one by what was measured")
     func expectedThenMeasured() {
         var cluster = Self.cluster(prefill: 4, decode: 2)

@@ -166,6 +166,17 @@ struct TestCluster {
             now: now)
     }
 
+    /// What workers say before they have served anything.
+    mutating func predictRates(prefillTokensPerSecond: Double, decodeStepMilliseconds: Double) {
+        for id in processes.keys {
+            processes[id]?.description.predicted = PredictedRates(
+                isMeasured: true, prefillTokensPerSecond: prefillTokensPerSecond,
+                stepMilliseconds: decodeStepMilliseconds, stepMillisecondsPerSequence: 0,
+                stepMillisecondsPerThousandTokens: 0, kvExportBytesPerSecond: 1e9,
+                kvImportBytesPerSecond: 1e9)
+        }
+    }
+
     mutating func setRates(prefillTokensPerSecond: Double, decodeStepMilliseconds: Double) {
         for id in processes.keys {
             processes[id]?.status.prefillTokensPerSecond = prefillTokensPerSecond

@@ -22,7 +22,8 @@ import Testing
                     "--listen", "127.0.0.1:0", "--bulk-listen", "127.0.0.1:0", "--admin-listen",
                     "127.0.0.1:0", "--scheduler", "\(address)", "--cluster", "local",
                     "--certificates", folder.appending(path: "certificates").path, "--engine",
-                    "simulated", "--announce", folder.appending(path: "kept.addresses").path,
+                    "simulated", "--calibrate", "never", "--announce",
+                    folder.appending(path: "kept.addresses").path,
                 ] + arguments
             let list = all.map { "\"\($0)\"" }.joined(separator: ", ")
             let file = folder.appending(path: "supervise.yaml")

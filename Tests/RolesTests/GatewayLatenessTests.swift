@@ -50,6 +50,29 @@ import Testing
         #expect(bench.machine.requestCount == 1)
     }
 
+    @Test func `a forecast begins with what the worker predicted`() {
+        var workers = [worker(prefill1, .prefillWorker), worker(decode1, .decodeWorker)]
+        for index in workers.indices {
+            workers[index].predicted = PredictedRates(
+                isMeasured: true, prefillTokensPerSecond: 10, stepMilliseconds: 20,
+                stepMillisecondsPerSequence: 1, stepMillisecondsPerThousandTokens: 0,
+                kvExportBytesPerSecond: 0, kvImportBytesPerSecond: 0)
+        }
+        var bench = GatewayBench(workers)
+        var members = bench.view.members
+        let standing = bench.machine.board[prefill1]?.standing
+        #expect(standing?.prefillTokensPerSecond == 10)
+        #expect(standing?.decodeStepMilliseconds == 21)
+        _ = submit(1, within: .seconds(60), to: &bench)
+        _ = bench.grant(attempt(1))
+        _ = bench.accept(attempt(1))
+        #expect(isShed(submit(2, within: .seconds(1), to: &bench)))
+        // What is measured in service replaces it.
+        for index in members.indices { members[index].status.prefillTokensPerSecond = 100_000 }
+        _ = bench.show(members)
+        #expect(bench.machine.board[prefill1]?.standing.prefillTokensPerSecond == 100_000)
+    }
+
     @Test func `nothing is shed while a rate is unknown, or without a limit`() {
         var unknown = bench(tokensPerSecond: 0)
         var unlimited = bench(tokensPerSecond: 10)

@@ -1,3 +1,4 @@
+import DeviceProfile
 import EngineRuntime
 import Foundation
 import InferenceEngine
@@ -230,6 +231,27 @@ import Testing
         // Thirty streams share the steps: not 330 of them.
         #expect(clock.now - start >= .milliseconds(50))
         #expect(engine.progress.steps < 150)
+        await engine.shutdown()
+    }
+
+    @Test func `times can be those of a data sheet`() async throws {
+        var settings = SimulatedEngine.Settings()
+        let model = Roofline(profile: .gb10, shape: .llama3_8B)
+        settings.model = model
+        settings.modelSpeed = 4
+        settings.decodeStep = .seconds(1000)
+        var recorder = EngineRecorder()
+        let engine = try SimulatedEngine(settings: settings, onEvent: recorder.sink)
+        engine.submit(.run(job(Array(prompt.prefix(512)), new: 3)))
+        _ = await recorder.outcome(of: SequenceID(1))
+        let tokens = settings.finalRunTokens
+        let prefill =
+            model.prefillSeconds([0..<256]) + model.prefillSeconds([256..<(512 - tokens)])
+            + model.prefillSeconds([(512 - tokens)..<512])
+        let decode = 2 * model.decodeSeconds(sequences: 1, contextTokens: 512)
+        let computed = engine.progress.computeDuration
+        #expect(computed >= .seconds((prefill + decode) / 4))
+        #expect(computed < .seconds(100), "the engine's own steps take longer")
         await engine.shutdown()
     }
 

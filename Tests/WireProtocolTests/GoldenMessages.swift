@@ -182,6 +182,10 @@ enum GoldenMessages {
     private static let description: InstanceDescription = {
         var description = plainDescription
         description.devices = ["0000:c1:00.0"]
+        description.predicted = PredictedRates(
+            isMeasured: true, prefillTokensPerSecond: 900.5, stepMilliseconds: 20.25,
+            stepMillisecondsPerSequence: 1.5, stepMillisecondsPerThousandTokens: 0.25,
+            kvExportBytesPerSecond: 4e9, kvImportBytesPerSecond: 3e9)
         return description
     }()
     private static let plainDescription = InstanceDescription(

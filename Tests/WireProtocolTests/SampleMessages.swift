@@ -182,6 +182,12 @@ struct SampleMessages {
             decodeSequences: count(1 << 16), device: text(40), initialRole: servingRole(),
             scenario: text(30), modelPath: text(60))
         description.devices = list(3) { samples in samples.text(30) }
+        if flip() {
+            description.predicted = PredictedRates(
+                isMeasured: flip(), prefillTokensPerSecond: rate(), stepMilliseconds: rate(),
+                stepMillisecondsPerSequence: rate(), stepMillisecondsPerThousandTokens: rate(),
+                kvExportBytesPerSecond: rate(), kvImportBytesPerSecond: rate())
+        }
         return description
     }
 

@@ -17,7 +17,7 @@ struct Bench: Sendable {
         /// Arguments of both executables.
         var arguments = [
             "--engine", "simulated", "--simulated-speed", "0", "--micro-batch", "32",
-            "--threads", "1", "--kv-tokens", "32768",
+            "--threads", "1", "--kv-tokens", "32768", "--calibrate", "never",
         ]
         var localFolder = "none"
         /// Of the decode-worker, if it has another one.

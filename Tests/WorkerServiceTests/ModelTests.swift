@@ -16,7 +16,7 @@ extension WorkerServiceTests {
             var options = Bench.Options()
             options.arguments = [
                 "--engine", "llama", "--model", Self.model, "--micro-batch", "64", "--threads",
-                "1", "--kv-tokens", "2048",
+                "1", "--kv-tokens", "2048", "--calibrate", "never",
             ]
             options.prefillSlots = 2
             options.decodeSequences = 4

@@ -32,6 +32,16 @@ package enum ClusterFile {
 
     /// Reads the file's text; an empty text is a cluster with the default scenario alone.
     package static func parse(_ text: String) throws(Failure) -> ClusterSpec {
+        guard let root = try root(of: text) else { return ClusterSpec() }
+        var problems = ProblemList()
+        var file = FileContents()
+        root.read(ClusterKeys.file, into: &file, &problems)
+        try problems.check()
+        return ClusterSpec(scenarios: file.scenarios)
+    }
+
+    /// The whole of a YAML file within this module's bounds; nil if it is empty.
+    package static func root(of text: String) throws(Failure) -> FileValue? {
         guard text.utf8.count <= Limits.bytes else {
             throw Failure(problems: ["the file is larger than \(Limits.bytes) bytes"])
         }
@@ -41,12 +51,7 @@ package enum ClusterFile {
                     + "write the values out, and put texts that begin with & or * in quotes"
             ])
         }
-        guard let root = try compose(text) else { return ClusterSpec() }
-        var problems = ProblemList()
-        var file = FileContents()
-        FileValue(node: root, path: "").read(ClusterKeys.file, into: &file, &problems)
-        try problems.check()
-        return ClusterSpec(scenarios: file.scenarios)
+        return try compose(text).map { FileValue(node: $0, path: "") }
     }
 
     private static func compose(_ text: String) throws(Failure) -> Node? {

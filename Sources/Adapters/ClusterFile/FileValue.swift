@@ -10,25 +10,39 @@ enum Problem {
 }
 
 /// Problems in the order in which they were met.
-struct ProblemList {
+package struct ProblemList {
     private var told: [String] = []
     private var untold = 0
 
-    mutating func add(_ value: FileValue, _ what: String) { add(value.place, what) }
+    package init() {}
+
+    package mutating func add(_ value: FileValue, _ what: String) { add(value.place, what) }
 
     mutating func add(_ place: String, _ what: String) {
         guard told.count < ClusterFile.Limits.problems else { return untold += 1 }
         told.append(place.isEmpty ? what : "\(place): \(what)")
     }
 
-    func check() throws(ClusterFile.Failure) {
+    /// A key that is not among those of its table.
+    package mutating func addUnknown(_ name: String, _ value: FileValue, among known: [String]) {
+        let near = known.map { (name: $0, distance: SettingValues.distance($0, name)) }
+            .filter { $0.distance <= max(2, name.count / 3) }
+            .min { $0.distance < $1.distance }
+        let hint = near.map { "did you mean '\($0.name)'?" }
+        add(
+            value,
+            "'\(Problem.cut(name))' is no key here; "
+                + (hint ?? "there are \(known.joined(separator: ", "))"))
+    }
+
+    package func check() throws(ClusterFile.Failure) {
         guard !told.isEmpty else { return }
         throw ClusterFile.Failure(problems: told + (untold > 0 ? ["and \(untold) more"] : []))
     }
 }
 
 /// A value of the file and where it stands.
-struct FileValue {
+package struct FileValue {
     let node: Node
     let path: String
     private let line: Int?
@@ -45,7 +59,7 @@ struct FileValue {
     }
 
     /// The text of a single value; nil for tables, lists and nothing at all.
-    var text: String? {
+    package var text: String? {
         guard let scalar = node.scalar, !(scalar.string.isEmpty && scalar.style == .plain) else {
             return nil
         }
@@ -53,7 +67,7 @@ struct FileValue {
     }
 
     /// How a problem names the value.
-    var shown: String {
+    package var shown: String {
         switch node {
         case .mapping: "a table"
         case .sequence: "a list"
@@ -61,13 +75,13 @@ struct FileValue {
         }
     }
 
-    var elements: [FileValue]? {
+    package var elements: [FileValue]? {
         node.sequence.map { sequence in
             sequence.enumerated().map { FileValue(node: $1, path: "\(path)[\($0)]") }
         }
     }
 
-    var members: [(name: String, value: FileValue)]? {
+    package var members: [(name: String, value: FileValue)]? {
         node.mapping.map { mapping in
             mapping.map { key, value in
                 let name = key.scalar?.string ?? ""
@@ -93,21 +107,12 @@ struct FileValue {
             if let key = keys.first(where: { $0.name == name }) {
                 key.read(value, &target, &problems)
             } else {
-                problems.add(value, unknown(name, among: keys.map(\.name)))
+                problems.addUnknown(name, value, among: keys.map(\.name))
             }
         }
         for key in keys where key.isRequired && !members.contains(where: { $0.name == key.name }) {
             problems.add(self, "'\(key.name)' is missing; write \(key.kind)")
         }
         return true
-    }
-
-    private func unknown(_ name: String, among known: [String]) -> String {
-        let near = known.map { (name: $0, distance: SettingValues.distance($0, name)) }
-            .filter { $0.distance <= max(2, name.count / 3) }
-            .min { $0.distance < $1.distance }
-        let hint = near.map { "did you mean '\($0.name)'?" }
-        return "'\(Problem.cut(name))' is no key here; "
-            + (hint ?? "there are \(known.joined(separator: ", "))")
     }
 }

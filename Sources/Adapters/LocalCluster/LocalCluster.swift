@@ -18,6 +18,8 @@ package final class LocalCluster: Sendable {
         package var engine = "llama"
         package var cluster = "local"
         package var httpListen = "127.0.0.1:0"
+        /// Whether workers measure their engines before they serve, as their setting says.
+        package var calibrate = "never"
         package var prefillWorkers = 1
         package var decodeWorkers = 1
         /// One leads, the others stand by.
@@ -131,7 +133,8 @@ package final class LocalCluster: Sendable {
         _ role: Role, number: Int, arguments: [String] = []
     ) async throws -> ManagedProcess {
         var all = ["--listen", "127.0.0.1:0", "--bulk-listen", "127.0.0.1:0"]
-        all += schedulerArguments + modelArguments + ["--engine", settings.engine] + arguments
+        all += schedulerArguments + modelArguments + ["--engine", settings.engine]
+        all += ["--calibrate", settings.calibrate] + arguments
         return try await launch(role, name: Self.workerName(role, number), all)
     }
 

@@ -1,3 +1,4 @@
+import DeviceProfile
 import EngineRuntime
 import Foundation
 import InferenceEngine
@@ -41,7 +42,7 @@ final class SimulatedBackend: ComputeBackend {
             kvBytesPerToken: settings.kvBytesPerToken, blockOverheadBytesPerToken: 0,
             blockOverheadBytes: SimulatedKV.headerBytes,
             microBatchTokens: settings.microBatchTokens,
-            maximumSequences: settings.maximumSequences, device: "simulated device")
+            maximumSequences: settings.maximumSequences, device: settings.device)
         prefillBudgetTokens = settings.prefillBudgetTokens ?? settings.microBatchTokens
         finalRunTokens = settings.finalRunTokens
         self.settings = settings
@@ -84,6 +85,13 @@ final class SimulatedBackend: ComputeBackend {
     private func duration(of runs: [BatchPlanner.Run]) -> Duration {
         let decoding = runs.filter { $0.tokens.count == 1 && $0.tokenStart > 0 }
         let decodingContext = decoding.reduce(0) { $0 + $1.tokenStart }
+        if let model = settings.model {
+            let prompts = runs.filter { $0.tokens.count > 1 || $0.tokenStart == 0 }
+            let seconds = model.mixedSeconds(
+                prompts.map { $0.tokenStart..<($0.tokenStart + $0.tokens.count) },
+                sequences: decoding.count, contextTokens: decodingContext)
+            return .seconds(seconds / settings.modelSpeed)
+        }
         let promptTokens = runs.reduce(0) { $0 + $1.tokens.count } - decoding.count
         var time = Duration.seconds(Double(promptTokens) / settings.prefillTokensPerSecond)
         if !decoding.isEmpty {

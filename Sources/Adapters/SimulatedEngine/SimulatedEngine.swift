@@ -1,3 +1,4 @@
+package import DeviceProfile
 import EngineRuntime
 package import InferenceEngine
 import ServingTypes
@@ -30,6 +31,12 @@ package final class SimulatedEngine: InferenceEngine {
         package var decodeStepPerSequence = Duration.microseconds(300)
         /// Added for each 1000 tokens of context of the decoding sequences.
         package var decodeStepPerThousandTokens = Duration.microseconds(200)
+        /// Takes the place of these times: a device's, by its data sheet or as measured.
+        package var model: (any PerformanceModel)?
+        /// How many times as fast as the model says.
+        package var modelSpeed = 1.0
+        /// The device's name, for people.
+        package var device = "simulated device"
         /// How likely a token ends the text; range 0…1.
         package var endProbability = 0.0
         /// Bytes of export buffers kept for reuse.
@@ -56,6 +63,7 @@ package final class SimulatedEngine: InferenceEngine {
             settings.decodeStep /= speed
             settings.decodeStepPerSequence /= speed
             settings.decodeStepPerThousandTokens /= speed
+            settings.modelSpeed *= speed
             return settings
         }
     }

@@ -52,6 +52,51 @@ void   pdserve__wire__instance_description__free_unpacked
   assert(message->base.descriptor == &pdserve__wire__instance_description__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   pdserve__wire__predicted_rates__init
+                     (Pdserve__Wire__PredictedRates         *message)
+{
+  static const Pdserve__Wire__PredictedRates init_value = PDSERVE__WIRE__PREDICTED_RATES__INIT;
+  *message = init_value;
+}
+size_t pdserve__wire__predicted_rates__get_packed_size
+                     (const Pdserve__Wire__PredictedRates *message)
+{
+  assert(message->base.descriptor == &pdserve__wire__predicted_rates__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t pdserve__wire__predicted_rates__pack
+                     (const Pdserve__Wire__PredictedRates *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &pdserve__wire__predicted_rates__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t pdserve__wire__predicted_rates__pack_to_buffer
+                     (const Pdserve__Wire__PredictedRates *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &pdserve__wire__predicted_rates__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Pdserve__Wire__PredictedRates *
+       pdserve__wire__predicted_rates__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Pdserve__Wire__PredictedRates *)
+     protobuf_c_message_unpack (&pdserve__wire__predicted_rates__descriptor,
+                                allocator, len, data);
+}
+void   pdserve__wire__predicted_rates__free_unpacked
+                     (Pdserve__Wire__PredictedRates *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &pdserve__wire__predicted_rates__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   pdserve__wire__instance_status__init
                      (Pdserve__Wire__InstanceStatus         *message)
 {
@@ -1312,7 +1357,7 @@ void   pdserve__wire__exit__free_unpacked
   assert(message->base.descriptor == &pdserve__wire__exit__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor pdserve__wire__instance_description__field_descriptors[20] =
+static const ProtobufCFieldDescriptor pdserve__wire__instance_description__field_descriptors[21] =
 {
   {
     "instance",
@@ -1554,6 +1599,18 @@ static const ProtobufCFieldDescriptor pdserve__wire__instance_description__field
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "predicted",
+    21,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__InstanceDescription, predicted),
+    &pdserve__wire__predicted_rates__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned pdserve__wire__instance_description__field_indices_by_name[] = {
   6,   /* field[6] = bulk_host */
@@ -1573,6 +1630,7 @@ static const unsigned pdserve__wire__instance_description__field_indices_by_name
   12,   /* field[12] = kv_capacity_bytes */
   8,   /* field[8] = model_name */
   18,   /* field[18] = model_path */
+  20,   /* field[20] = predicted */
   13,   /* field[13] = prefill_slots */
   1,   /* field[1] = role */
   17,   /* field[17] = scenario */
@@ -1580,7 +1638,7 @@ static const unsigned pdserve__wire__instance_description__field_indices_by_name
 static const ProtobufCIntRange pdserve__wire__instance_description__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 20 }
+  { 0, 21 }
 };
 const ProtobufCMessageDescriptor pdserve__wire__instance_description__descriptor =
 {
@@ -1590,11 +1648,127 @@ const ProtobufCMessageDescriptor pdserve__wire__instance_description__descriptor
   "Pdserve__Wire__InstanceDescription",
   "pdserve.wire",
   sizeof(Pdserve__Wire__InstanceDescription),
-  20,
+  21,
   pdserve__wire__instance_description__field_descriptors,
   pdserve__wire__instance_description__field_indices_by_name,
   1,  pdserve__wire__instance_description__number_ranges,
   (ProtobufCMessageInit) pdserve__wire__instance_description__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor pdserve__wire__predicted_rates__field_descriptors[7] =
+{
+  {
+    "is_measured",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__PredictedRates, is_measured),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "prefill_tokens_per_second",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_DOUBLE,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__PredictedRates, prefill_tokens_per_second),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "step_milliseconds",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_DOUBLE,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__PredictedRates, step_milliseconds),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "step_milliseconds_per_sequence",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_DOUBLE,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__PredictedRates, step_milliseconds_per_sequence),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "step_milliseconds_per_thousand_tokens",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_DOUBLE,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__PredictedRates, step_milliseconds_per_thousand_tokens),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "kv_export_bytes_per_second",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_DOUBLE,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__PredictedRates, kv_export_bytes_per_second),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "kv_import_bytes_per_second",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_DOUBLE,
+    0,   /* quantifier_offset */
+    offsetof(Pdserve__Wire__PredictedRates, kv_import_bytes_per_second),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned pdserve__wire__predicted_rates__field_indices_by_name[] = {
+  0,   /* field[0] = is_measured */
+  5,   /* field[5] = kv_export_bytes_per_second */
+  6,   /* field[6] = kv_import_bytes_per_second */
+  1,   /* field[1] = prefill_tokens_per_second */
+  2,   /* field[2] = step_milliseconds */
+  3,   /* field[3] = step_milliseconds_per_sequence */
+  4,   /* field[4] = step_milliseconds_per_thousand_tokens */
+};
+static const ProtobufCIntRange pdserve__wire__predicted_rates__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 7 }
+};
+const ProtobufCMessageDescriptor pdserve__wire__predicted_rates__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "pdserve.wire.PredictedRates",
+  "PredictedRates",
+  "Pdserve__Wire__PredictedRates",
+  "pdserve.wire",
+  sizeof(Pdserve__Wire__PredictedRates),
+  7,
+  pdserve__wire__predicted_rates__field_descriptors,
+  pdserve__wire__predicted_rates__field_indices_by_name,
+  1,  pdserve__wire__predicted_rates__number_ranges,
+  (ProtobufCMessageInit) pdserve__wire__predicted_rates__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCFieldDescriptor pdserve__wire__instance_status__field_descriptors[13] =

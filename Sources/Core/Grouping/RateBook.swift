@@ -1,7 +1,8 @@
 import ClusterRules
 import ServingTypes
 
-/// The times that the ratio formula of one pool needs, measured if possible, else expected.
+/// The times that the ratio formula of one pool needs: measured if possible, else as workers
+/// predicted them, else expected.
 struct RateBook: Sendable {
     /// Means of the last window with enough requests.
     private var measured: (newTokens: Double, outputTokens: Double, decodeSeconds: Double)?
@@ -19,7 +20,8 @@ struct RateBook: Sendable {
         measuredPrefillSeconds = recent.meanPrefillSeconds
     }
 
-    /// Nil while a rate that is needed was neither measured by a worker nor seen in traffic.
+    /// Nil while a rate that is needed was neither measured or predicted by a worker nor seen in
+    /// traffic.
     ///
     /// A worker with b_p slots that computes R tokens/s needs T_p = b_p·tokens/R for b_p prompts at
     /// once. T_d is what requests took after their prefill, so that it contains the transfer ξ.
@@ -33,11 +35,15 @@ struct RateBook: Sendable {
             all.filter { $0.can(.decode) }.map {
                 $0.worker.description.sequences(ofTokens: newTokens + outputTokens)
             })
-        let tokensPerSecond = mean(
-            all.map(\.worker.status.prefillTokensPerSecond).filter { $0 > 0 && $0.isFinite })
-        let step = mean(
-            all.map(\.worker.status.decodeStepMilliseconds).filter { $0 > 0 && $0.isFinite })
         guard let slots, let sequences else { return nil }
+        let tokensPerSecond = mean(
+            all.map(\.worker.prefillTokensPerSecond).filter { $0 > 0 && $0.isFinite })
+        // Half of the output is there on average.
+        let context = sequences * (newTokens + outputTokens / 2)
+        let step = mean(
+            all.map {
+                $0.worker.decodeStepMilliseconds(sequences: sequences, contextTokens: context)
+            }.filter { $0 > 0 && $0.isFinite })
         let prefillSeconds =
             tokensPerSecond.map { slots * newTokens / $0 } ?? measuredPrefillSeconds
         let decodeSeconds = measured?.decodeSeconds ?? step.map { outputTokens * $0 / 1000 } ?? 0
@@ -49,6 +55,23 @@ struct RateBook: Sendable {
 
     private func mean(_ values: [Double]) -> Double? {
         values.isEmpty ? nil : values.reduce(0, +) / Double(values.count)
+    }
+}
+
+extension GroupWorker {
+    /// Measured in service, else predicted; 0: unknown.
+    fileprivate var prefillTokensPerSecond: Double {
+        status.prefillTokensPerSecond > 0
+            ? status.prefillTokensPerSecond : description.predicted?.prefillTokensPerSecond ?? 0
+    }
+
+    /// Measured in service, else predicted for so many sequences; 0: unknown.
+    fileprivate func decodeStepMilliseconds(sequences: Double, contextTokens: Double) -> Double {
+        guard status.decodeStepMilliseconds <= 0, let predicted = description.predicted else {
+            return status.decodeStepMilliseconds
+        }
+        return predicted.decodeStepMilliseconds(
+            sequences: sequences, contextTokens: contextTokens)
     }
 }
 

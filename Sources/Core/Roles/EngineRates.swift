@@ -26,6 +26,9 @@ package struct EngineRates: Sendable, Hashable {
 
     package init() {}
 
+    /// What was done until now doesn't count.
+    package init(since progress: EngineProgress) { last = progress }
+
     /// Takes in what has been done since the last call; called a few times a second.
     package mutating func record(_ progress: EngineProgress) {
         prefill.add(

@@ -112,7 +112,9 @@ struct GatewayStanding: Sendable {
     /// Free KV by its last status, less what was reserved since.
     private var statusFreeTokens = 0
     private(set) var runningSequences = 0
-    /// Measured; 0: unknown.
+    /// What it said before it served anything.
+    private var predicted: PredictedRates?
+    /// Measured in service, else predicted; 0: unknown.
     private(set) var prefillTokensPerSecond = 0.0
     private(set) var decodeStepMilliseconds = 0.0
     private var prompting = GatewayDuty()
@@ -132,6 +134,7 @@ struct GatewayStanding: Sendable {
         capacityTokens = description.kvCapacityBytes / kvBytesPerToken
         prefillSlots = description.prefillSlots
         decodeSequences = description.decodeSequences
+        predicted = description.predicted
     }
 
     subscript(need: GatewayNeed) -> GatewayDuty {
@@ -181,7 +184,15 @@ struct GatewayStanding: Sendable {
     mutating func update(_ status: InstanceStatus) {
         runningSequences = status.runningSequences
         prefillTokensPerSecond = status.prefillTokensPerSecond
+        if prefillTokensPerSecond <= 0 {
+            prefillTokensPerSecond = predicted?.prefillTokensPerSecond ?? 0
+        }
         decodeStepMilliseconds = status.decodeStepMilliseconds
+        if decodeStepMilliseconds <= 0, let predicted {
+            let used = capacityTokens - status.freeKVBytes / kvBytesPerToken
+            decodeStepMilliseconds = predicted.decodeStepMilliseconds(
+                sequences: Double(max(1, runningSequences)), contextTokens: Double(max(0, used)))
+        }
         statusFreeTokens = status.freeKVBytes / kvBytesPerToken
     }
 

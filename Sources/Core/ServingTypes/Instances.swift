@@ -129,6 +129,8 @@ package struct InstanceDescription: Hashable, Sendable {
     package var modelPath: String
     /// The devices it computes on, by `DeviceReading.id`; empty: the host's processors.
     package var devices: [String] = []
+    /// How fast it should be before anything was measured in service; nil: nothing is known.
+    package var predicted: PredictedRates?
 
     package init(
         instance: InstanceID, role: Role, incarnation: UInt64, host: String,

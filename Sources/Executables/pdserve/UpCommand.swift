@@ -36,11 +36,20 @@ struct UpCommand: AsyncParsableCommand {
     @Option(help: "Computing threads of each worker; default: the cores shared out among them.")
     var threads: Int?
 
+    @Option(help: "Whether workers measure their speed first: never, once or always.")
+    var calibrate = "once"
+
     @Option(help: "The question to ask once it serves.")
     var question = "Explain generators."
 
     @Flag(help: "End after the first answer.")
     var once = false
+
+    func validate() throws {
+        guard ["never", "once", "always"].contains(calibrate) else {
+            throw ValidationError("--calibrate is never, once or always.")
+        }
+    }
 
     func run() async throws {
         guard FileManager.default.isReadableFile(atPath: model) else {
@@ -66,6 +75,7 @@ struct UpCommand: AsyncParsableCommand {
         settings.prefillWorkers = prefillWorkers
         settings.decodeWorkers = decodeWorkers
         settings.schedulers = max(1, schedulers)
+        settings.calibrate = calibrate
         settings.clusterFile = clusterFile.map { URL(fileURLWithPath: $0).path }
         let workers = max(1, prefillWorkers + decodeWorkers)
         let share = max(1, ProcessInfo.processInfo.activeProcessorCount / workers)

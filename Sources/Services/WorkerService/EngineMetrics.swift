@@ -17,6 +17,11 @@ struct EngineMetrics {
     private var last = EngineProgress(steps: 0, stepAge: nil, openSequences: 0, usedKVTokens: 0)
     private var lastMovedSequences = 0
 
+    init() {}
+
+    /// What was done until now doesn't count.
+    init(since progress: EngineProgress) { last = progress }
+
     /// Counts what has been done since the last call.
     mutating func record(_ progress: EngineProgress, of role: Role) {
         let name = role == .prefillWorker ? "prefill" : "decode"

@@ -24,6 +24,9 @@ package enum WorkerMain {
         let relay = WorkerRelay()
         let engine = try loadEngine(settings, relay, runtime)
         let engineFacts = engine.description
+        let predicted = try await WorkerCalibration(
+            settings: settings, tap: relay.calibration, logger: logger
+        ).rates(of: engine)
         identity.hello.fingerprint = engineFacts.fingerprint
         let (context, hello) = (identity.context, identity.hello)
         let listener = try ControlListener(
@@ -35,8 +38,9 @@ package enum WorkerMain {
             logger: logger)
         let control = try await listener.start()
         let bulkAddress = try bulk.start { relay.serve($0, logger: logger) }
-        let description = description(
+        var description = description(
             settings, engineFacts, hello: hello, control: control, bulk: bulkAddress)
+        description.predicted = predicted
         let scheduler = try identity.schedulerClient(at: settings.schedulers, logger: logger)
         let worker = WorkerService(
             description: description, limits: limits(settings, engineFacts), engine: engine,
@@ -113,7 +117,7 @@ package enum WorkerMain {
     ) throws -> any InferenceEngine {
         switch settings.engine {
         case .simulated:
-            return try SimulatedEngine(settings: simulated(settings)) { relay.engineEvent($0) }
+            return try SimulatedEngine(settings: try simulated(settings)) { relay.engineEvent($0) }
         case .llama:
             guard let path = settings.modelPath else {
                 throw SettingsError.missing(key: "model", expected: "path of a GGUF file")
@@ -160,13 +164,18 @@ package enum WorkerMain {
         }
     }
 
-    private static func simulated(_ settings: WorkerSettings) -> SimulatedEngine.Settings {
+    private static func simulated(
+        _ settings: WorkerSettings
+    ) throws -> SimulatedEngine.Settings {
         var engine = SimulatedEngine.Settings()
-        let speed = settings.simulatedSpeed
+        let speed = settings.simulated.speed
         engine = speed > 0 ? engine.accelerated(by: speed) : .instant
+        if speed > 0 {
+            try settings.simulated.setTimes(of: &engine, profiles: settings.calibration.profiles())
+        }
         engine.modelPath = settings.modelPath ?? ""
         engine.kvCapacityTokens = settings.kvTokens
-        engine.kvBytesPerToken = settings.simulatedKVBytes
+        engine.kvBytesPerToken = settings.simulated.kvBytes
         engine.maximumSequences = settings.work.engineSequences
         engine.kvMemory = settings.exportMemory
         engine.microBatchTokens = max(settings.microBatchTokens, engine.maximumSequences)

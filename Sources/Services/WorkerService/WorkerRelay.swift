@@ -1,3 +1,4 @@
+import Calibration
 package import InferenceEngine
 import KVTransfer
 import Logging
@@ -10,9 +11,15 @@ package final class WorkerRelay: Sendable {
 
     private struct Weak { weak var service: WorkerService? }
 
+    /// What sees the events until the service is there.
+    let calibration = CalibrationTap()
+
     package init() {}
 
-    package func engineEvent(_ event: EngineEvent) { service?.engineEvent(event) }
+    package func engineEvent(_ event: EngineEvent) {
+        guard let service else { return calibration.engineEvent(event) }
+        service.engineEvent(event)
+    }
 
     /// Serves one bulk connection on its own thread until it ends.
     func serve(_ connection: BulkConnection, logger: Logger) {

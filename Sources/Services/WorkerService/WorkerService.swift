@@ -87,7 +87,9 @@ package final class WorkerService: Service {
             modelPath: description.modelPath)
         state = Mutex(
             State(
-                machine: machine, usesPrefill: description.role == .prefillWorker,
+                machine: machine, engineMetrics: EngineMetrics(since: engine.progress),
+                rates: EngineRates(since: engine.progress),
+                usesPrefill: description.role == .prefillWorker,
                 usesDecode: description.role == .decodeWorker))
         self.sender = KVSender(settings: sender, logger: logger) { [relay] ended in
             relay.service?.transferEnded(ended)

@@ -53,10 +53,10 @@ package struct WorkerSettings: Sendable {
     package var gpuLayers: Int
     package var kvType: KVType
     package var windowKV: WindowKV
-    package var simulatedSpeed: Double
-    package var simulatedKVBytes: Int
+    package var simulated: SimulatedSettings
     package var transfers: TransferSettings
     package var watchdog: WatchdogSettings
+    package var calibration: CalibrationSettings
 
     package init(_ reader: inout SettingsReader, role: Role) throws(SettingsError) {
         let port = role == .prefillWorker ? 7410 : 7420
@@ -109,11 +109,7 @@ package struct WorkerSettings: Sendable {
                 + "shortened, 'window' what the window needs, which takes less memory.")
         transfers = try TransferSettings(&reader)
         watchdog = try WatchdogSettings(&reader)
-        simulatedSpeed = try reader.number(
-            "simulated-speed", default: 1, in: 0...1_000_000,
-            "How many times as fast as its device the simulated engine is; 0: takes no time.")
-        simulatedKVBytes = try reader.integer(
-            "simulated-kv-bytes", default: 2048, in: 16...(1 << 20),
-            "Bytes of KV per token of the simulated engine; the same on all workers.")
+        calibration = try CalibrationSettings(&reader)
+        simulated = try SimulatedSettings(&reader)
     }
 }

@@ -16,6 +16,7 @@ PROTOBUF_C__BEGIN_DECLS
 
 
 typedef struct Pdserve__Wire__InstanceDescription Pdserve__Wire__InstanceDescription;
+typedef struct Pdserve__Wire__PredictedRates Pdserve__Wire__PredictedRates;
 typedef struct Pdserve__Wire__InstanceStatus Pdserve__Wire__InstanceStatus;
 typedef struct Pdserve__Wire__GroupMember Pdserve__Wire__GroupMember;
 typedef struct Pdserve__Wire__ServingGroup Pdserve__Wire__ServingGroup;
@@ -143,10 +144,42 @@ struct  Pdserve__Wire__InstanceDescription
    */
   size_t n_devices;
   ProtobufCBinaryData *devices;
+  /*
+   * Absent: nothing is known.
+   */
+  Pdserve__Wire__PredictedRates *predicted;
 };
 #define PDSERVE__WIRE__INSTANCE_DESCRIPTION__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__instance_description__descriptor) \
-    , {0,NULL}, PDSERVE__WIRE__ROLE__ROLE_UNSPECIFIED, 0, {0,NULL}, {0,NULL}, 0, {0,NULL}, 0, {0,NULL}, {0,NULL}, 0, 0, 0, 0, 0, {0,NULL}, PDSERVE__WIRE__SERVING_ROLE__SERVING_ROLE_UNSPECIFIED, {0,NULL}, {0,NULL}, 0,NULL }
+    , {0,NULL}, PDSERVE__WIRE__ROLE__ROLE_UNSPECIFIED, 0, {0,NULL}, {0,NULL}, 0, {0,NULL}, 0, {0,NULL}, {0,NULL}, 0, 0, 0, 0, 0, {0,NULL}, PDSERVE__WIRE__SERVING_ROLE__SERVING_ROLE_UNSPECIFIED, {0,NULL}, {0,NULL}, 0,NULL, NULL }
+
+
+/*
+ * How fast a worker will be, known before it has served anything; numbers finite, not negative.
+ */
+struct  Pdserve__Wire__PredictedRates
+{
+  ProtobufCMessage base;
+  /*
+   * False: computed from data sheets.
+   */
+  protobuf_c_boolean is_measured;
+  /*
+   * Of a prompt of typical length.
+   */
+  double prefill_tokens_per_second;
+  /*
+   * Parts of a decode step: always, for each sequence, for each 1000 tokens of their KV.
+   */
+  double step_milliseconds;
+  double step_milliseconds_per_sequence;
+  double step_milliseconds_per_thousand_tokens;
+  double kv_export_bytes_per_second;
+  double kv_import_bytes_per_second;
+};
+#define PDSERVE__WIRE__PREDICTED_RATES__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&pdserve__wire__predicted_rates__descriptor) \
+    , 0, 0, 0, 0, 0, 0, 0 }
 
 
 struct  Pdserve__Wire__InstanceStatus
@@ -605,6 +638,25 @@ Pdserve__Wire__InstanceDescription *
                       const uint8_t       *data);
 void   pdserve__wire__instance_description__free_unpacked
                      (Pdserve__Wire__InstanceDescription *message,
+                      ProtobufCAllocator *allocator);
+/* Pdserve__Wire__PredictedRates methods */
+void   pdserve__wire__predicted_rates__init
+                     (Pdserve__Wire__PredictedRates         *message);
+size_t pdserve__wire__predicted_rates__get_packed_size
+                     (const Pdserve__Wire__PredictedRates   *message);
+size_t pdserve__wire__predicted_rates__pack
+                     (const Pdserve__Wire__PredictedRates   *message,
+                      uint8_t             *out);
+size_t pdserve__wire__predicted_rates__pack_to_buffer
+                     (const Pdserve__Wire__PredictedRates   *message,
+                      ProtobufCBuffer     *buffer);
+Pdserve__Wire__PredictedRates *
+       pdserve__wire__predicted_rates__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   pdserve__wire__predicted_rates__free_unpacked
+                     (Pdserve__Wire__PredictedRates *message,
                       ProtobufCAllocator *allocator);
 /* Pdserve__Wire__InstanceStatus methods */
 void   pdserve__wire__instance_status__init
@@ -1143,6 +1195,9 @@ void   pdserve__wire__exit__free_unpacked
 typedef void (*Pdserve__Wire__InstanceDescription_Closure)
                  (const Pdserve__Wire__InstanceDescription *message,
                   void *closure_data);
+typedef void (*Pdserve__Wire__PredictedRates_Closure)
+                 (const Pdserve__Wire__PredictedRates *message,
+                  void *closure_data);
 typedef void (*Pdserve__Wire__InstanceStatus_Closure)
                  (const Pdserve__Wire__InstanceStatus *message,
                   void *closure_data);
@@ -1241,6 +1296,7 @@ extern const ProtobufCEnumDescriptor    pdserve__wire__device_grade__descriptor;
 extern const ProtobufCEnumDescriptor    pdserve__wire__supervised_state__descriptor;
 extern const ProtobufCEnumDescriptor    pdserve__wire__canary_outcome__descriptor;
 extern const ProtobufCMessageDescriptor pdserve__wire__instance_description__descriptor;
+extern const ProtobufCMessageDescriptor pdserve__wire__predicted_rates__descriptor;
 extern const ProtobufCMessageDescriptor pdserve__wire__instance_status__descriptor;
 extern const ProtobufCMessageDescriptor pdserve__wire__group_member__descriptor;
 extern const ProtobufCMessageDescriptor pdserve__wire__serving_group__descriptor;

@@ -56,6 +56,9 @@ extension InstanceDescription: @unsafe WireForm {
         devices = try unsafe readTexts(
             wire.devices, count: wire.n_devices, limit: WireLimits.devices,
             textBytes: WireLimits.nameBytes, "InstanceDescription.devices")
+        if unsafe wire.predicted != nil {
+            predicted = try unsafe readForm(wire.predicted, "InstanceDescription.predicted")
+        }
     }
 
     func wire(in arena: MessageArena) throws(WireError) -> Pdserve__Wire__InstanceDescription {
@@ -98,6 +101,7 @@ extension InstanceDescription: @unsafe WireForm {
             devices, limit: WireLimits.devices, textBytes: WireLimits.nameBytes,
             "InstanceDescription.devices")
         unsafe wire.n_devices = devices.count
+        if let predicted { unsafe wire.predicted = try arena.writeForm(predicted) }
         return unsafe wire
     }
 }

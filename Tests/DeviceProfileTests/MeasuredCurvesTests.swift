@@ -1,0 +1,105 @@
+import DeviceProfile
+import Testing
+
+struct MeasuredCurvesTests {
+    private static func truth(
+        _ runs: [Range<Int>], _ sequences: Int, _ context: Int, factor: Double
+    ) -> MeasuredPoints.Point {
+        let exact = MeasuredCurves(
+            prefill: .init(fixed: 0.004, perToken: 0.0003, perAttended: 2e-8),
+            decode: .init(fixed: 0.006, perSequence: 0.0005, perContext: 1e-7),
+            kvBytesPerToken: 1, kvCapacityTokens: 1, kvExportBytesPerSecond: 1,
+            kvImportBytesPerSecond: 1, linkBytesPerSecond: 1)
+        let seconds = exact.mixedSeconds(runs, sequences: sequences, contextTokens: context)
+        return .init(
+            runs: runs, sequences: sequences, contextTokens: context, seconds: seconds * factor)
+    }
+
+    @Test func findsTheFactorsAgain() throws {
+        var points: [MeasuredPoints.Point] = []
+        for (place, tokens) in [16, 64, 128, 256, 512].enumerated() {
+            let noise = 1 + 0.02 * (place.isMultiple(of: 2) ? 1 : -1)
+            points.append(Self.truth([0..<tokens], 0, 0, factor: noise))
+            points.append(Self.truth([2048..<(2048 + tokens)], 0, 0, factor: 2 - noise))
+        }
+        for sequences in [1, 2, 4, 8] {
+            for context in [100, 1000, 10_000] {
+                points.append(Self.truth([], sequences, context * sequences, factor: 1))
+            }
+        }
+        points.append(Self.truth([0..<128], 4, 4000, factor: 1.2))
+        let curves = try #require(
+            MeasuredCurves(
+                fitting: MeasuredPoints(points), kvBytesPerToken: 1, kvCapacityTokens: 1,
+                kvExportBytesPerSecond: 1, kvImportBytesPerSecond: 1, linkBytesPerSecond: 1))
+        #expect(abs(curves.prefill.perToken / 0.0003 - 1) < 0.05)
+        #expect(abs(curves.decode.perSequence / 0.0005 - 1) < 0.001)
+        #expect(abs(curves.decode.perContext / 1e-7 - 1) < 0.001)
+        #expect(abs(curves.mixedFactor / 1.2 - 1) < 0.03)
+        let error = try #require(curves.fitError)
+        #expect(error.median < 0.02)
+        #expect(error.points == 23)
+        let unseen = Self.truth([512..<700], 0, 0, factor: 1)
+        #expect(abs(curves.prefillSeconds([512..<700]) / unseen.seconds - 1) < 0.05)
+    }
+
+    @Test func fewTokensMayAttendMoreSlowly() throws {
+        var points = [Self.truth([], 1, 10, factor: 1), Self.truth([], 2, 4000, factor: 1)]
+        for tokens in [8, 16, 48, 64, 128, 256] {
+            for start in [0, 512, 2048] {
+                let run = start..<(start + tokens)
+                let perPair = tokens < 64 ? 3e-6 : 4e-7
+                let seconds = 0.002 + 1e-4 * Double(tokens) + perPair * run.attendedTokens
+                points.append(.init(runs: [run], seconds: seconds))
+            }
+        }
+        let curves = try #require(
+            MeasuredCurves(
+                fitting: MeasuredPoints(points), kvBytesPerToken: 1, kvCapacityTokens: 1,
+                kvExportBytesPerSecond: 1, kvImportBytesPerSecond: 1, linkBytesPerSecond: 1))
+        #expect(curves.prefill.smallTokens == 64)
+        #expect(abs(curves.prefill.perAttendedSmall / 3e-6 - 1) < 0.01)
+        #expect(abs(curves.prefill.perAttended / 4e-7 - 1) < 0.01)
+    }
+
+    @Test func fewPointsAreNotOverdone() throws {
+        // Three prompts that all begin at 0 say nothing of what attention costs far behind.
+        let points = [
+            Self.truth([], 1, 10, factor: 1), Self.truth([], 2, 40, factor: 1),
+            Self.truth([0..<16], 0, 0, factor: 1), Self.truth([0..<64], 0, 0, factor: 1.05),
+            Self.truth([0..<256], 0, 0, factor: 1.2),
+        ]
+        let curves = try #require(
+            MeasuredCurves(
+                fitting: MeasuredPoints(points), kvBytesPerToken: 1, kvCapacityTokens: 1,
+                kvExportBytesPerSecond: 1, kvImportBytesPerSecond: 1, linkBytesPerSecond: 1))
+        let far = curves.prefillSeconds([8192..<8448])
+        #expect(far < 2 * curves.prefillSeconds([0..<256]))
+    }
+
+    @Test func termsNeverGoBelowZero() throws {
+        // Falling times would need a negative factor.
+        let points = [
+            Self.truth([], 1, 10, factor: 3), Self.truth([], 8, 80, factor: 0.1),
+            Self.truth([0..<10], 0, 0, factor: 3), Self.truth([0..<100], 0, 0, factor: 0.1),
+        ]
+        let curves = try #require(
+            MeasuredCurves(
+                fitting: MeasuredPoints(points), kvBytesPerToken: 1, kvCapacityTokens: 1,
+                kvExportBytesPerSecond: 1, kvImportBytesPerSecond: 1, linkBytesPerSecond: 1))
+        for factor in [
+            curves.prefill.fixed, curves.prefill.perToken, curves.decode.fixed,
+            curves.decode.perSequence, curves.decode.perContext,
+        ] {
+            #expect(factor >= 0)
+        }
+    }
+
+    @Test func nothingMeasuredIsNoCurve() {
+        let only = MeasuredPoints([Self.truth([0..<10], 0, 0, factor: 1)])
+        #expect(
+            MeasuredCurves(
+                fitting: only, kvBytesPerToken: 1, kvCapacityTokens: 1, kvExportBytesPerSecond: 1,
+                kvImportBytesPerSecond: 1, linkBytesPerSecond: 1) == nil)
+    }
+}
