@@ -116,10 +116,16 @@ let modules: [Module] = [
         uses: ["ServingTypes", "Provisioning", "RequestTraces"]),
     Module(layer: .simulation, name: "Provisioning"),
     Module(
-        layer: .simulation, name: "PolicySimulation",
+        layer: .simulation, name: "ServingSimulation",
         uses: [
-            "ServingTypes", "ClusterRules", "ClusterSimulation", "Grouping", "InferenceEngine",
-            "KVHandOver", "RequestTraces", "Roles", "Scheduling",
+            "ServingTypes", "DeviceProfile", "ClusterRules", "ClusterSimulation", "Grouping",
+            "InferenceEngine", "KVHandOver", "RequestTraces", "Roles", "Scheduling",
+        ]),
+
+    Module(
+        layer: .simulation, name: "Planning",
+        uses: [
+            "ServingTypes", "ClusterRules", "DeviceProfile", "RequestTraces", "ServingSimulation",
         ]),
 
     // Adapters: move bytes, call C, read the host.
@@ -189,9 +195,11 @@ let modules: [Module] = [
     Module(
         layer: .adapter, name: "LocalCluster",
         uses: ["ServingTypes", "ServiceRuntime", "ServiceStart", "Transport"]),
+    Module(layer: .adapter, name: "Reports"),
     Module(
         layer: .adapter, name: "Measurement",
         uses: [
+            "Reports",
             "ServingTypes", "InferenceEngine", "ChatAPI", "ClusterRules", "FileBudget",
             "KVTransfer", "Roles", "Scheduling", "WireProtocol", "LlamaEngine", "HTTPClient",
             "KVCarriers",
@@ -202,7 +210,9 @@ let modules: [Module] = [
 
     Module(
         layer: .adapter, name: "Chaos",
-        uses: ["ServingTypes", "HTTPClient", "LocalCluster", "Measurement", "ServiceStart"],
+        uses: [
+            "ServingTypes", "HTTPClient", "LocalCluster", "Measurement", "Reports", "ServiceStart",
+        ],
         products: [nioCore, nioPosix]),
 
     // Services: the shell of each role.
@@ -258,18 +268,19 @@ let modules: [Module] = [
     Module(
         layer: .executable, name: "pdserve",
         uses: [
-            "ServingTypes", "ClusterRules", "ClusterFile", "HTTPClient", "LocalCluster", "Roles",
-            "ServiceRuntime", "ServiceStart", "Transport", "WireProtocol", "Calibration",
-            "DeviceDiscovery", "DeviceProfile", "DeviceProfileFile", "InferenceEngine",
-            "LlamaEngine",
+            "ServingTypes", "Calibration", "ClusterRules", "ClusterFile", "DeviceDiscovery",
+            "DeviceProfile", "DeviceProfileFile", "HTTPClient", "InferenceEngine", "LlamaEngine",
+            "LocalCluster", "Planning", "Reports", "RequestTraces", "Roles", "ServiceRuntime",
+            "ServiceStart", "ServingSimulation", "Transport", "WireProtocol",
         ],
         products: [argumentParser, logging]),
     Module(
         layer: .executable, name: "benchmark",
         uses: [
-            "ServingTypes", "Chaos", "ClusterRules", "ClusterStore", "PolicySimulation",
-            "Provisioning", "RequestTraces", "SplitwiseSimulation",
-            "HTTPClient", "LocalCluster", "Measurement", "ServiceRuntime", "ServiceStart",
+            "ServingTypes", "Calibration", "Chaos", "ClusterRules", "ClusterStore",
+            "DeviceProfile", "HTTPClient", "InferenceEngine", "LocalCluster", "Measurement",
+            "Provisioning", "Reports", "RequestTraces", "ServiceRuntime", "ServiceStart",
+            "ServingSimulation", "SplitwiseSimulation",
         ],
         products: [argumentParser, logging]),
     // Nothing but pure modules, so that it is built in little time.
@@ -277,6 +288,9 @@ let modules: [Module] = [
         layer: .executable, name: "simulate", uses: ["ClusterSimulation"],
         products: [argumentParser]),
 ]
+
+/// Executables of a cluster.
+let services = ["gateway", "scheduler", "prefill-worker", "decode-worker", "health-agent"]
 
 /// Test targets: the tested module and what else the tests use.
 let tests: [(name: String, uses: [String])] = [
@@ -313,9 +327,8 @@ let tests: [(name: String, uses: [String])] = [
         "IntegrationTests",
         [
             "HTTPClient", "LocalCluster", "LlamaEngine", "EngineRuntime", "InferenceEngine",
-            "ServiceStart", "ServingTypes", "Transport", "gateway", "scheduler",
-            "prefill-worker", "decode-worker", "health-agent", "pdserve",
-        ]
+            "ServiceStart", "ServingTypes", "Transport", "pdserve",
+        ] + services
     ),
     (
         "WorkerServiceTests",
@@ -328,46 +341,27 @@ let tests: [(name: String, uses: [String])] = [
     ("HostProbeTests", ["HostProbe", "ServingTypes"]),
     ("HealthServiceTests", ["HealthService", "Roles", "ServingTypes"]),
     ("TidyTests", []),
-    (
-        "DeploymentTests",
-        [
-            "gateway", "scheduler", "prefill-worker", "decode-worker", "health-agent", "pdserve",
-        ]
-    ),
+    ("DeploymentTests", ["pdserve"] + services),
     ("InferenceEngineTests", ["InferenceEngine", "ServingTypes"]),
     ("EngineRuntimeTests", ["EngineRuntime", "InferenceEngine", "ServingTypes"]),
-    (
-        "LlamaEngineTests",
-        ["LlamaEngine", "EngineRuntime", "InferenceEngine", "ServingTypes"]
-    ),
+    ("LlamaEngineTests", ["LlamaEngine", "EngineRuntime", "InferenceEngine", "ServingTypes"]),
     (
         "SimulatedEngineTests",
-        [
-            "SimulatedEngine", "DeviceProfile", "EngineRuntime", "InferenceEngine", "ServingTypes",
-        ]
+        ["SimulatedEngine", "DeviceProfile", "EngineRuntime", "InferenceEngine", "ServingTypes"]
     ),
     (
         "MeasurementTests",
         [
-            "Measurement", "FileBudget", "LocalCluster", "Roles", "ClusterRules",
-            "ServiceRuntime", "ServingTypes", "benchmark", "gateway", "scheduler",
-            "prefill-worker", "decode-worker", "health-agent",
-        ]
+            "Measurement", "FileBudget", "LocalCluster", "Reports", "Roles", "ClusterRules",
+            "ServiceRuntime", "ServingTypes", "benchmark",
+        ] + services
     ),
     (
         "ChaosTests",
-        [
-            "Chaos", "LocalCluster", "Measurement", "ServingTypes", "gateway", "scheduler",
-            "prefill-worker", "decode-worker", "health-agent",
-        ]
+        ["Chaos", "LocalCluster", "Measurement", "Reports", "ServingTypes"] + services
     ),
     ("ClusterStoreTests", ["ClusterStore", "benchmark"]),
-    (
-        "SchedulerServiceTests",
-        [
-            "SchedulerService", "ClusterStore", "Grouping", "ServingTypes",
-        ]
-    ),
+    ("SchedulerServiceTests", ["SchedulerService", "ClusterStore", "Grouping", "ServingTypes"]),
     ("ClusterRulesTests", ["ClusterRules", "ServingTypes"]),
     ("ClusterFileTests", ["ClusterFile", "ClusterRules", "ServingTypes"]),
     ("DeviceProfileFileTests", ["DeviceProfile", "DeviceProfileFile"]),
@@ -379,14 +373,17 @@ let tests: [(name: String, uses: [String])] = [
     ("ProvisioningTests", ["Provisioning"]),
     ("SplitwiseSimulationTests", ["Provisioning", "RequestTraces", "SplitwiseSimulation"]),
     (
-        "PolicySimulationTests",
-        ["PolicySimulation", "RequestTraces", "ClusterRules", "ServingTypes"]
+        "ServingSimulationTests",
+        ["ServingSimulation", "DeviceProfile", "RequestTraces", "ClusterRules", "ServingTypes"]
     ),
     (
+        "PlanningTests",
+        ["Planning", "DeviceProfile", "RequestTraces", "ServingSimulation", "pdserve"]
+    ),
+    ("ReportsTests", ["Reports"]),
+    (
         "ScenarioTests",
-        [
-            "Roles", "ClusterRules", "Grouping", "KVHandOver", "InferenceEngine", "ServingTypes",
-        ]
+        ["Roles", "ClusterRules", "Grouping", "KVHandOver", "InferenceEngine", "ServingTypes"]
     ),
     (
         "RolesTests",
@@ -403,7 +400,7 @@ let testProducts: [String: [Target.Dependency]] = ["DeploymentTests": [yams]]
 /// Folders of test targets with files that a test reads.
 let comparedFolders = [
     "WireProtocolTests": ["Golden"], "ScenarioTests": ["Scenarios"], "LlamaEngineTests": ["Models"],
-    "PolicySimulationTests": ["Traces"], "HostProbeTests": ["Recorded"],
+    "ServingSimulationTests": ["Traces"], "HostProbeTests": ["Recorded"],
     "SplitwiseSimulationTests": ["Reference"],
 ]
 

@@ -9,9 +9,9 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
 # Tests of sockets, threads and processes.
-timed='^(Chaos|ClusterStore|EngineRuntime|HealthService|HostProbe|HTTPServer|Integration'
-timed+='|KVCarriers|Measurement|SchedulerService|ServiceRuntime|SharedMemory|SimulatedEngine'
-timed+='|Transport|WorkerService)Tests\.'
+timed='^(Calibration|Chaos|ClusterStore|EngineRuntime|HealthService|HostProbe|HTTPServer'
+timed+='|Integration|KVCarriers|Measurement|SchedulerService|ServiceRuntime|SharedMemory'
+timed+='|SimulatedEngine|Transport|WorkerService)Tests\.'
 seeds=${SIMULATION_SEEDS:-1000}
 log=.build/test.log
 failures=.build/test-failures.log

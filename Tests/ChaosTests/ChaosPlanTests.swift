@@ -1,4 +1,5 @@
 import Measurement
+import Reports
 import ServingTypes
 import Testing
 

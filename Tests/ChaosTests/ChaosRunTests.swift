@@ -1,6 +1,7 @@
 import Foundation
 import LocalCluster
 import Measurement
+import Reports
 import ServingTypes
 import Testing
 

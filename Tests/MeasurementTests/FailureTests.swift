@@ -1,5 +1,6 @@
 import Foundation
 import LocalCluster
+import Reports
 import Testing
 
 @testable import Measurement

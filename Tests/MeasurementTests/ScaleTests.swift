@@ -1,6 +1,7 @@
 import ClusterRules
 import FileBudget
 import Foundation
+import Reports
 import ServiceRuntime
 import ServingTypes
 import Testing

@@ -75,6 +75,29 @@ import Testing
         #expect(kept.count == 0)
     }
 
+    @Test func `kept sequences hold no more tokens together than they may`() {
+        var limits = WorkerLimits(
+            prefillSlots: 1, decodeSequences: 1, kvCapacityTokens: 1000, contextTokens: 1000,
+            kvBytesPerToken: 1)
+        limits.keptSequences = 9
+        limits.keptTokens = 50
+        var room = KVRoom(limits: limits)
+        func tokens(_ number: Int, _ count: Int) -> [TokenID] {
+            (0..<count).map { TokenID(1000 * number + $0) }
+        }
+        #expect(room.keep(SequenceID(1), tokens: tokens(1, 30), begunWith: nil) == [])
+        #expect(room.keep(SequenceID(2), tokens: tokens(2, 20), begunWith: nil) == [])
+        #expect(room.keptTokens == 50)
+        #expect(
+            room.keep(SequenceID(3), tokens: tokens(3, 16), begunWith: nil)
+                == [.cancelSequence(SequenceID(1))], "the oldest makes way")
+        #expect(room.keptTokens == 36)
+        #expect(
+            room.keep(SequenceID(4), tokens: tokens(4, 51), begunWith: nil).count == 3,
+            "one that is too long goes itself")
+        #expect(room.keptTokens == 0)
+    }
+
     @Test func `of two that begin alike the longer one serves for both`() {
         var kept = KeptSequences(limit: 9)
         #expect(kept.keep(SequenceID(1), tokens: prompt) == [])

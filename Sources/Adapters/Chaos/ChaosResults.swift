@@ -1,4 +1,5 @@
 import Measurement
+import Reports
 import ServingTypes
 
 /// What happened, and what came of the requests meanwhile.

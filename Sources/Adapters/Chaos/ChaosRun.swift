@@ -1,9 +1,10 @@
 import Foundation
 import HTTPClient
 package import LocalCluster
-package import Measurement
+import Measurement
 import NIOCore
 import NIOPosix
+package import Reports
 import ServingTypes
 import Synchronization
 

@@ -1,6 +1,7 @@
 import Foundation
 package import LocalCluster
-package import Measurement
+import Measurement
+package import Reports
 import ServingTypes
 import Synchronization
 

@@ -1,4 +1,5 @@
 import Foundation
+import Reports
 import ServingTypes
 
 /// Everything `benchmark gateway` has measured, by number of connections.

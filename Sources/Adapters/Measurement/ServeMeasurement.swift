@@ -1,6 +1,7 @@
 import InferenceEngine
 package import LocalCluster
 import LlamaEngine
+package import Reports
 import ServingTypes
 import Synchronization
 

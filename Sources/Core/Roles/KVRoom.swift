@@ -7,6 +7,7 @@ import ServingTypes
 /// with others, so that there is at least as much room as is counted.
 struct KVRoom: Sendable {
     let capacityTokens: Int
+    private let maximumKeptTokens: Int
     private(set) var kept: KeptSequences
     /// Of kept sequences.
     private var ledger = KVLedger()
@@ -15,6 +16,7 @@ struct KVRoom: Sendable {
 
     init(limits: WorkerLimits) {
         capacityTokens = limits.kvCapacityTokens
+        maximumKeptTokens = limits.keptTokens
         kept = KeptSequences(limit: limits.keptSequences)
     }
 
@@ -54,7 +56,7 @@ struct KVRoom: Sendable {
             own -= hit.tokens
         }
         ledger.add(own, to: sequence)
-        return leave(kept.keep(sequence, tokens: tokens))
+        return leave(kept.keep(sequence, tokens: tokens)) + makeWay(keepable: maximumKeptTokens)
     }
 
     /// Gives up the oldest until no more than this is kept.

@@ -20,6 +20,8 @@ package struct WorkerLimits: Sendable, Hashable {
     package var landingWindowBytes = 64 << 20
     /// Ended sequences whose KV is kept for prompts that begin alike.
     package var keptSequences = 0
+    /// Tokens of KV that they hold together at most; every step of those that run looks at them.
+    package var keptTokens = Int.max
     /// Prompts begin with kept KV of a multiple of so many tokens.
     package var prefixBlockTokens = 16
     /// Prompts computed at once by the worker that will decode them.

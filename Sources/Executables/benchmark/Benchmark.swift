@@ -12,6 +12,6 @@ struct Benchmark: AsyncParsableCommand {
             ServeCommand.self, GatewayCommand.self, HandOffCommand.self, ShiftCommand.self,
             KVCommand.self, PoliciesCommand.self, SchedulerCommand.self, PlacementCommand.self,
             ChaosCommand.self, SoakCommand.self, FailureCommand.self, OverloadCommand.self,
-            KVReceiverCommand.self, StoreCommand.self, SplitwiseCommand.self,
+            KVReceiverCommand.self, StoreCommand.self, SplitwiseCommand.self, FidelityCommand.self,
         ])
 }

@@ -3,6 +3,7 @@ import Foundation
 import HTTPClient
 import LocalCluster
 import Measurement
+import Reports
 import ServiceRuntime
 import ServingTypes
 

@@ -3,6 +3,7 @@ import Chaos
 import Foundation
 import LocalCluster
 import Measurement
+import Reports
 import ServiceRuntime
 import ServingTypes
 

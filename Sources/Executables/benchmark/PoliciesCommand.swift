@@ -1,7 +1,8 @@
 import ArgumentParser
 import Foundation
 import Measurement
-import PolicySimulation
+import Reports
+import ServingSimulation
 import RequestTraces
 import ServiceRuntime
 
@@ -30,7 +31,7 @@ struct PoliciesCommand: ParsableCommand {
 
     @Option(
         help: ArgumentHelp("Folder with azure-conversation.csv and azure-code.csv."))
-    var traces = "Tests/PolicySimulationTests/Traces"
+    var traces = "Tests/ServingSimulationTests/Traces"
 
     @Option(parsing: .upToNextOption, help: "Which comparisons.")
     var studies = Study.allCases

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Measurement
+import Reports
 import Provisioning
 import RequestTraces
 import ServiceRuntime

@@ -1,5 +1,6 @@
 import Foundation
 import Measurement
+import Reports
 import Provisioning
 import SplitwiseSimulation
 import Synchronization

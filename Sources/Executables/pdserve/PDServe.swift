@@ -11,7 +11,7 @@ struct PDServe: AsyncParsableCommand {
         subcommands: [
             UpCommand.self, ChatCommand.self, StatusCommand.self, WantedCommand.self,
             AssignCommand.self, ScaleCommand.self, UpgradeCommand.self, EventsCommand.self,
-            LoadCommand.self, CertificatesCommand.self, ProfileCommand.self,
-            HealthcheckCommand.self, CheckCommand.self, KeyCommand.self,
+            LoadCommand.self, CertificatesCommand.self, ProfileCommand.self, SimulateCommand.self,
+            PlanCommand.self, HealthcheckCommand.self, CheckCommand.self, KeyCommand.self,
         ])
 }

@@ -14,7 +14,25 @@ package struct WorkSettings: Sendable {
     package var decodeSequences: Int
     package var localPrefills: Int
     package var keptSequences: Int
+    /// Nil: as many as the model makes worth while.
+    package var keptTokens: Int?
     package var prefixBlockTokens: Int
+
+    /// Tokens that a decode-worker keeps of ended sequences whatever they cost.
+    static let fewestKeptTokens = 1024
+    /// Part of the model's size that a decode-worker's kept KV may have.
+    ///
+    /// A decode step reads the weights and all KV there is, so that kept KV makes it longer by
+    /// about as much.
+    private static let keptPart = 0.1
+
+    /// Tokens of KV that a worker keeps of ended sequences.
+    func keptTokens(role: Role, weightBytes: Int?, kvBytesPerToken: Int) -> Int {
+        if let keptTokens { return keptTokens }
+        guard role == .decodeWorker else { return .max }
+        let worth = Self.keptPart * Double(weightBytes ?? 0) / Double(max(1, kvBytesPerToken))
+        return max(Self.fewestKeptTokens, Int(worth))
+    }
 
     /// Sequences an engine may have open: those of libllama.
     static let maximumSequences = 256
@@ -42,6 +60,12 @@ package struct WorkSettings: Sendable {
             "Ended sequences whose KV is kept for prompts that begin alike. Prompts, decoded and "
                 + "kept sequences are at most \(Self.maximumSequences) together: first those that "
                 + "the worker is named for, kept ones last.")
+        let keptTokens = try reader.integer(
+            "kept-tokens", default: 0, in: 0...(1 << 30),
+            "Tokens of KV that these hold together. Each step of whatever decodes reads them too; "
+                + "0: prefill-workers keep what has room, decode-workers as much KV as a tenth of "
+                + "the model's size, and \(Self.fewestKeptTokens) tokens at least.")
+        self.keptTokens = keptTokens == 0 ? nil : keptTokens
         prefixBlockTokens = try reader.integer(
             "prefix-block", default: 16, in: 1...8192,
             "Prompts begin with kept KV of a multiple of so many tokens. With the micro-batch the "

@@ -1,3 +1,4 @@
+import DeviceProfile
 import Foundation
 import InferenceEngine
 import KVCarriers
@@ -195,6 +196,11 @@ package enum WorkerMain {
         limits.chunkOverheadBytes = engine.blockOverheadBytes
         limits.landingBytes = max(1, settings.transfers.landingMiB) << 20
         limits.keptSequences = settings.work.keptSequences
+        let shape = settings.modelPath.flatMap { try? LlamaEngine.shape(ofModelAt: $0) }
+        limits.keptTokens = settings.work.keptTokens(
+            role: settings.common.role,
+            weightBytes: settings.engine == .llama ? shape?.weightBytes : nil,
+            kvBytesPerToken: engine.kvBytesPerToken)
         limits.prefixBlockTokens = settings.work.prefixBlockTokens
         limits.localPrefills = settings.work.localPrefills
         limits.handOver = settings.transfers.handOver

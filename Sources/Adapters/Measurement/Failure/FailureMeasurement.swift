@@ -1,5 +1,6 @@
 import Foundation
 package import LocalCluster
+package import Reports
 import ServiceRuntime
 import ServiceStart
 import ServingTypes

@@ -1,4 +1,5 @@
 import LlamaEngine
+package import Reports
 import ServiceRuntime
 import ServingTypes
 import Synchronization

@@ -1,4 +1,5 @@
 import Foundation
+import Reports
 import ServingTypes
 
 /// Everything `benchmark handoff` has measured, by length of the prompt.

@@ -1,4 +1,5 @@
 import Foundation
+package import Reports
 import ServingTypes
 import Synchronization
 

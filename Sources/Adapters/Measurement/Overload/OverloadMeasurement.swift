@@ -1,6 +1,7 @@
 import Foundation
 import HTTPClient
 package import LocalCluster
+package import Reports
 import ServingTypes
 import Synchronization
 

@@ -1,4 +1,5 @@
 import Foundation
+import Reports
 import ServingTypes
 
 /// Everything `benchmark overload` has measured.

@@ -1,5 +1,6 @@
 package import ClusterRules
 import Foundation
+package import Reports
 import ServiceRuntime
 import ServingTypes
 import Synchronization

@@ -1,6 +1,7 @@
 import FileBudget
 package import Foundation
 import LocalCluster
+package import Reports
 import ServiceRuntime
 import ServiceStart
 import ServingTypes

@@ -1,4 +1,5 @@
 import Foundation
+import Reports
 import ServingTypes
 
 /// What one number of instances showed.

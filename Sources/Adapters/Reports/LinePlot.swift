@@ -1,43 +1,76 @@
 import Foundation
 
 /// A plot of lines over a common horizontal axis, in panels one above the other, as SVG.
-struct LinePlot: Sendable {
-    struct Line: Sendable {
-        var name: String
+package struct LinePlot: Sendable {
+    package struct Line: Sendable {
+        package var name: String
         /// `#rrggbb`.
-        var color: String
-        var isDashed = false
+        package var color: String
+        package var isDashed = false
         /// Values stay until the next one, instead of being joined.
-        var isStepped = false
+        package var isStepped = false
         /// Ordered by x; values that are not finite are left out.
-        var points: [(x: Double, y: Double)]
+        package var points: [(x: Double, y: Double)]
+
+        package init(
+            name: String, color: String, isDashed: Bool = false, isStepped: Bool = false,
+            points: [(x: Double, y: Double)]
+        ) {
+            self.name = name
+            self.color = color
+            self.isDashed = isDashed
+            self.isStepped = isStepped
+            self.points = points
+        }
     }
 
-    struct Panel: Sendable {
-        var title: String
-        var lines: [Line]
+    package struct Panel: Sendable {
+        package var title: String
+        package var lines: [Line]
+
+        package init(title: String, lines: [Line]) {
+            self.title = title
+            self.lines = lines
+        }
     }
 
     /// A part of the horizontal axis with a name.
-    struct Band: Sendable {
-        var name: String
-        var from: Double
-        var to: Double
+    package struct Band: Sendable {
+        package var name: String
+        package var from: Double
+        package var to: Double
+
+        package init(name: String, from: Double, to: Double) {
+            self.name = name
+            self.from = from
+            self.to = to
+        }
     }
 
     /// Colours that people of all kinds of sight can tell apart (Okabe and Ito).
-    enum Palette {
-        static let blue = "#0072b2"
-        static let vermilion = "#d55e00"
-        static let green = "#009e73"
-        static let grey = "#595959"
+    package enum Palette {
+        package static let blue = "#0072b2"
+        package static let vermilion = "#d55e00"
+        package static let green = "#009e73"
+        package static let grey = "#595959"
+        package static let purple = "#aa4499"
     }
 
-    var title: String
-    var axis: String
-    var panels: [Panel]
-    var bands: [Band] = []
-    var end: Double
+    package var title: String
+    package var axis: String
+    package var panels: [Panel]
+    package var bands: [Band] = []
+    package var end: Double
+
+    package init(
+        title: String, axis: String, panels: [Panel], bands: [Band] = [], end: Double
+    ) {
+        self.title = title
+        self.axis = axis
+        self.panels = panels
+        self.bands = bands
+        self.end = end
+    }
 
     private static let width = 900.0
     private static let panelHeight = 230.0
@@ -53,9 +86,14 @@ struct LinePlot: Sendable {
         return Self.top + count * Self.panelHeight + max(0, count - 1) * Self.gap + Self.bottom
     }
 
-    var svg: String {
+    /// A file of its own.
+    package var svg: String {
+        #"<?xml version="1.0" encoding="UTF-8"?>"# + "\n" + element
+    }
+
+    /// What a page holds.
+    var element: String {
         var parts = [
-            #"<?xml version="1.0" encoding="UTF-8"?>"#,
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 \(text(Self.width)) "
                 + "\(text(height))\" font-family=\"sans-serif\" font-size=\"13\">",
             #"<rect width="100%" height="100%" fill="white"/>"#,
@@ -144,11 +182,8 @@ struct LinePlot: Sendable {
     private func label(
         _ words: String, x: Double, y: Double, anchor: String, size: Int = 13
     ) -> String {
-        let escaped = words.replacingOccurrences(of: "&", with: "&amp;")
-            .replacingOccurrences(of: "<", with: "&lt;")
-            .replacingOccurrences(of: ">", with: "&gt;")
-        return "<text x=\"\(text(x))\" y=\"\(text(y))\" text-anchor=\"\(anchor)\" "
-            + "font-size=\"\(size)\" fill=\"#222222\">\(escaped)</text>"
+        "<text x=\"\(text(x))\" y=\"\(text(y))\" text-anchor=\"\(anchor)\" "
+            + "font-size=\"\(size)\" fill=\"#222222\">\(words.markupEscaped)</text>"
     }
 
     private func x(_ value: Double) -> Double {
@@ -156,7 +191,7 @@ struct LinePlot: Sendable {
     }
 
     /// Distance of marks: 1, 2 or 5 times a power of ten, for four to ten marks.
-    static func step(for largest: Double) -> Double {
+    package static func step(for largest: Double) -> Double {
         guard largest > 0, largest.isFinite else { return 1 }
         let power = pow(10, (log10(largest / 4)).rounded(.down))
         return [5, 2, 1].map { $0 * power }.first { $0 * 4 <= largest } ?? power

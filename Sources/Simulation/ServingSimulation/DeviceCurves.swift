@@ -1,5 +1,7 @@
+import DeviceProfile
+
 /// How long a machine takes for prefill and decode, by measured points with straight lines between.
-package struct DeviceCurves: Sendable, Hashable {
+package struct DeviceCurves: Sendable, Hashable, PerformanceModel {
     package struct Point: Sendable, Hashable {
         package var tokens: Double
         package var milliseconds: Double
@@ -12,6 +14,10 @@ package struct DeviceCurves: Sendable, Hashable {
     private var decode: [Point]
     /// KV bytes one token takes.
     package var kvBytesPerToken: Int
+    package var kvCapacityTokens = 1 << 20
+    /// GPUs copy KV while they compute.
+    package var kvExportBytesPerSecond = Double.infinity
+    package var kvImportBytesPerSecond = Double.infinity
     /// Bytes per second of its link.
     package var linkBytesPerSecond: Double
 
@@ -72,9 +78,18 @@ package struct DeviceCurves: Sendable, Hashable {
         }
     }
 
-    /// Seconds for one token of each sequence.
-    package func decodeSeconds(contextTokens: Int) -> Double {
+    package func decodeSeconds(sequences: Int, contextTokens: Int) -> Double {
         Self.value(decode, at: Double(contextTokens)) / 1000
+    }
+
+    /// A prefill of all its tokens, a tenth longer (SplitwiseSim).
+    package func mixedSeconds(
+        _ runs: [Range<Int>], sequences: Int, contextTokens: Int
+    ) -> Double {
+        1.1
+            * max(
+                prefillSeconds(runs),
+                decodeSeconds(sequences: sequences, contextTokens: contextTokens))
     }
 
     private static func value(_ points: [Point], at tokens: Double) -> Double {

@@ -7,6 +7,8 @@ package struct RequestOutcome: Sendable, Hashable {
     package var ttft: Double?
     /// From arrival to the last token; nil if it failed.
     package var endToEnd: Double?
+    /// Times it began again because a worker was lost.
+    package var restarts = 0
 
     /// Time per token after the first.
     package var tpot: Double? {
@@ -16,7 +18,7 @@ package struct RequestOutcome: Sendable, Hashable {
 }
 
 /// Figures of one simulated run.
-package struct PolicyFigures: Sendable, Hashable {
+package struct ServingFigures: Sendable, Hashable {
     package var requests: Int
     /// Part of the requests whose first token came within its limit and that were answered whole.
     package var success: Double

@@ -1,3 +1,4 @@
+import DeviceProfile
 import ClusterRules
 import Grouping
 package import RequestTraces
@@ -10,7 +11,7 @@ package enum PolicyStudies {
         package var system: String
         /// Load as a multiple of the first row's, or requests per second.
         package var load: Double
-        package var figures: PolicyFigures
+        package var figures: ServingFigures
         package var prefillUtilisation: Double
         package var decodeUtilisation: Double
     }
@@ -39,13 +40,14 @@ package enum PolicyStudies {
             scenario.ttftLimit = ttftLimit
             scenario.deflection = false
             scenario.placement = onDemand ? .onDemand : .leastConnections
-            var plan = PolicyPlan(
+            var plan = ServingPlan(
                 load: .open(
                     trace.poisson(perSecond: unitRate * multiple, seconds: seconds, seed: 3)),
-                prefill: Array(repeating: .llama70BOnH100, count: prefillMachines),
-                decode: Array(repeating: .llama70BOnH100, count: decodeMachines),
+                machines: MachinePlan.fleet(prefillMachines, .prefill, .llama70BOnH100)
+                    + MachinePlan.fleet(decodeMachines, .decode, .llama70BOnH100),
                 scenario: scenario, seconds: seconds)
             plan.warmUpSeconds = warmUpSeconds
+            plan.patienceSeconds = ttftLimit.seconds
             plan.waiting = onDemand ? .slots(slots) : .localQueues
             return PolicyStudies.row(
                 plan, onDemand ? "on-demand forwarding" : "local queues, fewest streams",
@@ -70,12 +72,13 @@ package enum PolicyStudies {
             var scenario = ScenarioSpec(name: ScenarioSpec.defaultName)
             scenario.ttftLimit = ttftLimit
             scenario.deflection = false
-            var plan = PolicyPlan(
+            var plan = ServingPlan(
                 load: .users(users, trace),
-                prefill: Array(repeating: .llama70BOnH100, count: prefill),
-                decode: Array(repeating: .llama70BOnH100, count: machines - prefill),
+                machines: MachinePlan.fleet(prefill, .prefill, .llama70BOnH100)
+                    + MachinePlan.fleet(machines - prefill, .decode, .llama70BOnH100),
                 scenario: scenario, seconds: seconds)
             plan.warmUpSeconds = warmUpSeconds
+            plan.patienceSeconds = ttftLimit.seconds
             plan.waiting = .slots(slots)
             plan.decodeSequences = decodeSequences
             return PolicyStudies.row(
@@ -93,7 +96,10 @@ package enum PolicyStudies {
             let prompt = trace.entries.reduce(0.0) { $0 + Double($1.promptTokens) } / count
             let output = trace.entries.reduce(0.0) { $0 + Double($1.outputTokens) } / count
             let context = (prompt + output / 2) * Double(decodeSequences)
-            let decodeSeconds = output * curves.decodeSeconds(contextTokens: Int(context))
+            let decodeSeconds =
+                output
+                * curves.decodeSeconds(
+                    sequences: decodeSequences, contextTokens: Int(context))
             let times = PhaseTimes(
                 prefillSeconds: prefillSeconds, decodeSeconds: decodeSeconds, prefillBatch: 1,
                 decodeBatch: Double(decodeSequences))
@@ -142,27 +148,30 @@ package enum PolicyStudies {
             scenario.deflection = system == .deflecting
             if system == .shortestQueue { scenario.placement = .shortestQueue }
             let isTogether = system == .together
-            var plan = PolicyPlan(
+            var plan = ServingPlan(
                 load: .open(trace.poisson(perSecond: rate, seconds: seconds, seed: 5)),
-                prefill: Array(
-                    repeating: .llama70BOnH100, count: isTogether ? 0 : prefillMachines),
-                decode: Array(
-                    repeating: .llama70BOnH100,
-                    count: isTogether ? prefillMachines + decodeMachines : decodeMachines),
+                machines: MachinePlan.fleet(
+                    isTogether ? 0 : prefillMachines, .prefill, .llama70BOnH100)
+                    + MachinePlan.fleet(
+                        isTogether ? prefillMachines + decodeMachines : decodeMachines, .decode,
+                        .llama70BOnH100),
                 scenario: scenario, seconds: seconds)
             plan.warmUpSeconds = warmUpSeconds
+            plan.patienceSeconds = ttftLimit.seconds
             plan.waiting = system == .shortestQueue ? .localQueues : .slots(slots)
             return PolicyStudies.row(plan, system.rawValue, load: rate)
         }
     }
 
-    static func row(_ plan: PolicyPlan, _ system: String, load: Double) -> Row {
-        let run = PolicyRun(plan)
-        let outcomes = run.outcomes()
+    static func row(_ plan: ServingPlan, _ system: String, load: Double) -> Row {
+        var outcomes: [RequestOutcome] = []
+        let run = ServingRun(plan) { outcomes.append($0) }
+        run.run()
         return Row(
             system: system, load: load,
-            figures: PolicyFigures(
-                outcomes, seconds: plan.seconds - plan.warmUpSeconds, ttftLimit: plan.ttftLimit,
+            figures: ServingFigures(
+                outcomes, seconds: plan.seconds - plan.warmUpSeconds,
+                ttftLimit: plan.scenario.ttftLimit.seconds,
                 tpotLimit: plan.scenario.tpotLimit.seconds),
             prefillUtilisation: run.utilisation(.prefillWorker),
             decodeUtilisation: run.utilisation(.decodeWorker))

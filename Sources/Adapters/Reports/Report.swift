@@ -80,7 +80,7 @@ package struct ReportTable: Sendable {
         rows.append(cells)
     }
 
-    var text: String {
+    package var text: String {
         let cells = [columns.map(\.title)] + rows.map { $0.map(\.text) }
         let widths = columns.indices.map { column in cells.map { $0[column].count }.max() ?? 0 }
         let lines = cells.map { row in
@@ -97,7 +97,7 @@ package struct ReportTable: Sendable {
         if case .text? = rows.first?[column] { true } else { false }
     }
 
-    var objects: [[String: Any]] {
+    package var objects: [[String: Any]] {
         rows.map { row in
             Dictionary(
                 zip(columns.map(\.key), row.map(\.json)), uniquingKeysWith: { $1 })
@@ -106,7 +106,7 @@ package struct ReportTable: Sendable {
 }
 
 extension ReportTable.Cell {
-    var text: String {
+    package var text: String {
         switch self {
         case .text(let text): text
         case .whole(let number): "\(number)"
