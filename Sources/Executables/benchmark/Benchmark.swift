@@ -7,7 +7,7 @@ struct Benchmark: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "benchmark",
         abstract: "Measures what serving costs on this host, with processes of its own.",
-        version: Product.version,
+        version: Product.build,
         subcommands: [
             ServeCommand.self, GatewayCommand.self, HandOffCommand.self, ShiftCommand.self,
             KVCommand.self, PoliciesCommand.self, SchedulerCommand.self, PlacementCommand.self,
