@@ -128,10 +128,11 @@ struct PlanningTests {
     func slowdowns() throws {
         let reference = Device(tokensPerSecond: 2000, step: 0.04)
         let task = Self.task(rate: 8, goals: .slowdowns(reference: reference))
-        let found = FleetPlanner(task) { true }
-            .cheapest(.split(prefill: 0, decode: 1), rate: 8, known: .infinity)
+        let planner = FleetPlanner(task) { true }
+        let found = planner.cheapest(
+            .split(prefill: 0, decode: 1), rate: 8, known: .infinity)
         #expect(found.best != nil)
-        #expect(abs(task.goalSeconds.tpot - 1.25 * 0.042) < 1e-9)
+        #expect(abs(planner.goalSeconds.tpot - 1.25 * 0.042) < 1e-9)
     }
 
     @Test("a search that is broken off says so")

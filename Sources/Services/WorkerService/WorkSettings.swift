@@ -27,10 +27,14 @@ package struct WorkSettings: Sendable {
     private static let keptPart = 0.1
 
     /// Tokens of KV that a worker keeps of ended sequences.
-    func keptTokens(role: Role, weightBytes: Int?, kvBytesPerToken: Int) -> Int {
+    ///
+    /// - Parameter weightBytes: is asked only where it decides; nil if nobody knows.
+    func keptTokens(
+        role: Role, weightBytes: @autoclosure () -> Int?, kvBytesPerToken: Int
+    ) -> Int {
         if let keptTokens { return keptTokens }
         guard role == .decodeWorker else { return .max }
-        let worth = Self.keptPart * Double(weightBytes ?? 0) / Double(max(1, kvBytesPerToken))
+        let worth = Self.keptPart * Double(weightBytes() ?? 0) / Double(max(1, kvBytesPerToken))
         return max(Self.fewestKeptTokens, Int(worth))
     }
 

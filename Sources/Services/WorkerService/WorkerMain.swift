@@ -196,15 +196,19 @@ package enum WorkerMain {
         limits.chunkOverheadBytes = engine.blockOverheadBytes
         limits.landingBytes = max(1, settings.transfers.landingMiB) << 20
         limits.keptSequences = settings.work.keptSequences
-        let shape = settings.modelPath.flatMap { try? LlamaEngine.shape(ofModelAt: $0) }
         limits.keptTokens = settings.work.keptTokens(
-            role: settings.common.role,
-            weightBytes: settings.engine == .llama ? shape?.weightBytes : nil,
+            role: settings.common.role, weightBytes: weightBytes(settings),
             kvBytesPerToken: engine.kvBytesPerToken)
         limits.prefixBlockTokens = settings.work.prefixBlockTokens
         limits.localPrefills = settings.work.localPrefills
         limits.handOver = settings.transfers.handOver
         return limits
+    }
+
+    /// Size of the model; nil if the engine computes none.
+    private static func weightBytes(_ settings: WorkerSettings) -> Int? {
+        guard settings.engine == .llama, let path = settings.modelPath else { return nil }
+        return try? LlamaEngine.shape(ofModelAt: path).weightBytes
     }
 
     private static func description(

@@ -37,7 +37,8 @@ package struct FleetPlanner: Sendable {
     package let task: PlanningTask
     package let traffic: TrafficProfile
     package let estimates: [CapacityEstimate]
-    private let goalSeconds: (ttft: Double, tpot: Double)
+    /// What the goals come to for one request: seconds to the first token, and per further one.
+    package let goalSeconds: (ttft: Double, tpot: Double)
     private let goesOn: @Sendable () -> Bool
 
     /// - Parameter goesOn: is asked a few times per simulated second; false ends all searches.
@@ -46,7 +47,7 @@ package struct FleetPlanner: Sendable {
         self.goesOn = goesOn
         let traffic = TrafficProfile(task.trace, iterationTokens: task.iterationTokens)
         self.traffic = traffic
-        goalSeconds = task.goalSeconds
+        goalSeconds = (task.goals.ttftLimit(traffic), task.goals.tpotLimit(traffic))
         estimates = task.kinds.indices.map { CapacityEstimate($0, of: task, traffic: traffic) }
     }
 
@@ -189,7 +190,7 @@ package struct FleetPlanner: Sendable {
 
     /// The greatest rate that a fleet serves well, to within some percent.
     private func bisect(_ fleet: Fleet, _ estimate: Double, _ finding: inout Finding) {
-        guard fleet.prefill.keys.isEmpty || !fleet.prefill.keys.allSatisfy(isLateAlone) else {
+        guard !fleet.isSplit || fleet.prefill.keys.contains(where: { !isLateAlone($0) }) else {
             finding.reason = "prompts alone take longer than the limit for the first token"
             return
         }

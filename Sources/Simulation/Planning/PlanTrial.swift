@@ -22,12 +22,6 @@ package struct PlanTrial: Sendable {
 }
 
 extension PlanningTask {
-    /// What the goals come to for one request: seconds to the first token, and per further one.
-    package var goalSeconds: (ttft: Double, tpot: Double) {
-        let traffic = TrafficProfile(trace, iterationTokens: iterationTokens)
-        return (goals.ttftLimit(traffic), goals.tpotLimit(traffic))
-    }
-
     /// The simulated cluster of a fleet.
     package func servingPlan(
         _ fleet: Fleet, rate: Double, traffic: TrafficProfile

@@ -59,7 +59,6 @@ final class SimulatedInstance {
     }
 
     var name: InstanceID { description.instance }
-    var runningSequences: Int { machine.status(progress).runningSequences }
     /// Part of the KV room that is taken.
     var kvUsed: Double {
         Double(planner.usedKVTokens) / Double(max(1, planner.limits.kvCapacityTokens))
@@ -84,8 +83,6 @@ final class SimulatedInstance {
                 message, tokens: tokens, from: LinkID(UInt64(gateway)),
                 secret: ReservationSecret(high: 0, low: secrets), now: run.now))
     }
-
-    func tick() { perform(machine.tick(now: run.now)) }
 
     /// Lets the machine take in an event of its transfers.
     func change(_ event: (inout WorkerMachine) -> [WorkerAction]) {

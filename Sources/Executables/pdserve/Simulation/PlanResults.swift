@@ -6,15 +6,18 @@ import ServingSimulation
 
 /// What a search for a plan found.
 struct PlanResults: Sendable {
-    let task: PlanningTask
+    private let task: PlanningTask
+    /// Knows the traffic and the estimates.
+    private let planner: FleetPlanner
     var findings: [FleetPlanner.Finding] = []
     /// What a comparison compares with.
     var baseline: PlanTrial?
     var isComplete = true
 
-    init(task: PlanningTask) { self.task = task }
-
-    private var planner: FleetPlanner { FleetPlanner(task) { true } }
+    init(task: PlanningTask) {
+        self.task = task
+        planner = FleetPlanner(task) { true }
+    }
 
     /// Less is better.
     private func value(_ trial: PlanTrial) -> Double {
@@ -157,8 +160,8 @@ struct PlanResults: Sendable {
             "docker compose up --scale prefill-worker=\(fleet.prefillCount) "
                 + "--scale decode-worker=\(decode)",
             "cluster.yaml: scenarios: [{name: default, limits: "
-                + "{ttft: \(milliseconds(task.goalSeconds.ttft)), "
-                + "tpot: \(milliseconds(task.goalSeconds.tpot))}, "
+                + "{ttft: \(milliseconds(planner.goalSeconds.ttft)), "
+                + "tpot: \(milliseconds(planner.goalSeconds.tpot))}, "
                 + "ratio: {prefill: \(fleet.prefillCount), decode: \(decode)}}]",
         ]
     }

@@ -32,20 +32,10 @@ struct PlanSearch: Sendable {
     let found: @Sendable (FleetPlanner.Finding) -> Void
 
     /// Of an open search, or of one with this rate.
-    func run() async {
-        let flag = CancellationFlag()
-        await withTaskCancellationHandler {
-            await search(task, flag, found)
-        } onCancel: {
-            flag.set()
-        }
-    }
+    func run() async { await search(task) }
 
-    private func search(
-        _ task: PlanningTask, _ flag: CancellationFlag,
-        _ found: @escaping @Sendable (FleetPlanner.Finding) -> Void
-    ) async {
-        let planner = FleetPlanner(task) { !flag.isSet }
+    private func search(_ task: PlanningTask) async {
+        let planner = FleetPlanner(task) { !Task.isCancelled }
         let isInventory = task.budget.isOpen && task.rate == nil
         if isInventory {
             let assignments = planner.assignments()
@@ -58,7 +48,7 @@ struct PlanSearch: Sendable {
         await withTaskGroup(of: Void.self) { group in
             for _ in 0..<(threads ?? ProcessInfo.processInfo.activeProcessorCount) {
                 group.addTask {
-                    while !flag.isSet, let (design, known) = board.take() {
+                    while !Task.isCancelled, let (design, known) = board.take() {
                         let finding =
                             task.rate.map { planner.cheapest(design, rate: $0, known: known) }
                             ?? planner.fastest(design)
@@ -88,39 +78,25 @@ struct PlanSearch: Sendable {
     func compare(
         _ iso: PlanCommand.Iso, with fleet: Fleet, results: borrowing Mutex<PlanResults>
     ) async throws {
-        let flag = CancellationFlag()
-        await withTaskCancellationHandler {
-            var task = task
-            for kind in task.kinds.indices { task.kinds[kind].available = nil }
-            var fixed = task
-            fixed.budget = PlanBudget(machines: fleet.machines)
-            let planner = FleetPlanner(fixed) { !flag.isSet }
-            guard let kind = fleet.mixed.keys.first else { return }
-            let served = planner.fastest(.together(kind))
-            show(served, task)
-            results.withLock { $0.baseline = served.best }
-            switch iso {
-            case .cost: task.budget.dollarsPerHour = task.kinds.price(of: fleet)
-            case .power: task.budget.watts = task.kinds.power(of: fleet)
-            case .throughput:
-                task.rate = served.best?.rate
-                task.objective = self.task.objective == .power ? .power : .cost
-            }
-            guard iso != .throughput || task.rate != nil else { return }
-            await search(task, flag, found)
-        } onCancel: {
-            flag.set()
+        var task = task
+        for kind in task.kinds.indices { task.kinds[kind].available = nil }
+        var fixed = task
+        fixed.budget = PlanBudget(machines: fleet.machines)
+        let planner = FleetPlanner(fixed) { !Task.isCancelled }
+        guard let kind = fleet.mixed.keys.first else { return }
+        let served = planner.fastest(.together(kind))
+        show(served, task)
+        results.withLock { $0.baseline = served.best }
+        switch iso {
+        case .cost: task.budget.dollarsPerHour = task.kinds.price(of: fleet)
+        case .power: task.budget.watts = task.kinds.power(of: fleet)
+        case .throughput:
+            task.rate = served.best?.rate
+            task.objective = self.task.objective == .power ? .power : .cost
         }
+        guard iso != .throughput || task.rate != nil else { return }
+        await search(task)
     }
-}
-
-/// Set once, read by whoever computes.
-final class CancellationFlag: Sendable {
-    private let state = Mutex(false)
-
-    var isSet: Bool { state.withLock { $0 } }
-
-    func set() { state.withLock { $0 = true } }
 }
 
 extension [MachineKind] {
