@@ -95,6 +95,10 @@ package struct FleetPlanner: Sendable {
                 finding.reason = "\(fleet.machines) machines or more would be needed"
                 return finding
             }
+            guard value(fleet).isFinite else {
+                finding.reason = "the price of a machine is not known"
+                return finding
+            }
             guard value(fleet) * CapacityEstimate.busyPart < known else {
                 finding.reason = "dearer than another design"
                 return finding

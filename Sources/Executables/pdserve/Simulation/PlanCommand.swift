@@ -43,7 +43,7 @@ struct PlanCommand: AsyncParsableCommand {
     var power: [DeviceFigure] = []
     @OptionGroup var load: LoadOptions
     @OptionGroup var goals: GoalOptions
-    @Option(help: "With --rate: what is to be least, cost or power.")
+    @Option(help: "With --rate or --iso throughput: what is to be least, cost or power.")
     var minimise: PlanObjective = .cost
     @Option(help: "Most US dollars per hour.")
     var dollarsPerHour: Double?
@@ -144,7 +144,7 @@ struct PlanCommand: AsyncParsableCommand {
         var task = PlanningTask(
             kinds: try machine.map { try kind($0, known) }, trace: trace,
             rate: load.rate, goals: try goals.goals(known),
-            objective: load.rate == nil ? .throughput : minimise)
+            objective: load.rate == nil && iso != .throughput ? .throughput : minimise)
         task.budget.dollarsPerHour = dollarsPerHour
         task.budget.watts = kilowatts.map { $0 * 1000 }
         task.budget.machines = machines

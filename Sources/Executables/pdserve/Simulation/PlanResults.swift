@@ -106,10 +106,11 @@ struct PlanResults: Sendable {
 
     private var verdict: String {
         guard let split = best(true) else {
-            return "Do not split: no fleet with prefill and decode apart keeps the goals."
+            return "Do not split: no fleet with prefill and decode apart keeps the goals, or none "
+                + "for less."
         }
         guard let together = best(false) else {
-            return "Split: no fleet whose machines do both keeps the goals."
+            return "Split: no fleet whose machines do both keeps the goals, or none for less."
         }
         let (first, second) = (describe(split), describe(together))
         return value(split) < value(together)

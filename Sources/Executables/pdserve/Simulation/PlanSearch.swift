@@ -90,9 +90,7 @@ struct PlanSearch: Sendable {
         switch iso {
         case .cost: task.budget.dollarsPerHour = task.kinds.price(of: fleet)
         case .power: task.budget.watts = task.kinds.power(of: fleet)
-        case .throughput:
-            task.rate = served.best?.rate
-            task.objective = self.task.objective == .power ? .power : .cost
+        case .throughput: task.rate = served.best?.rate
         }
         guard iso != .throughput || task.rate != nil else { return }
         await search(task)
