@@ -43,6 +43,58 @@ struct MeasuredCurvesTests {
         #expect(abs(curves.prefillSeconds([512..<700]) / unseen.seconds - 1) < 0.05)
     }
 
+    private static func fitted(_ points: [MeasuredPoints.Point]) throws -> MeasuredCurves {
+        try #require(
+            MeasuredCurves(
+                fitting: MeasuredPoints(points), kvBytesPerToken: 1, kvCapacityTokens: 1,
+                kvExportBytesPerSecond: 1, kvImportBytesPerSecond: 1, linkBytesPerSecond: 1))
+    }
+
+    @Test func sequencesBeyondAMultipleOfFourMayTakeLonger() throws {
+        func seconds(_ sequences: Int, _ context: Int) -> Double {
+            0.036 + 0.016 * Double(sequences) + 0.014 * Double(sequences % 4)
+                + 4e-5 * Double(context)
+        }
+        var points = [Self.truth([0..<64], 0, 0, factor: 1)]
+        for sequences in [1, 2, 3, 4, 6, 8, 12] {
+            for context in [128, 512].map({ $0 * sequences }) {
+                let seconds = seconds(sequences, context)
+                points.append(
+                    .init(sequences: sequences, contextTokens: context, seconds: seconds))
+            }
+        }
+        let curves = try Self.fitted(points)
+        for sequences in [5, 7, 16] {
+            let predicted = curves.decodeSeconds(sequences: sequences, contextTokens: 1000)
+            #expect(abs(predicted / seconds(sequences, 1000) - 1) < 1e-6)
+        }
+    }
+
+    /// A slow engine has time for little: steps of one sequence show what a context costs.
+    @Test func fewPointsTellContextFromTheRest() throws {
+        let points = [
+            Self.truth([0..<16], 0, 0, factor: 1), Self.truth([0..<64], 0, 0, factor: 1),
+            .init(sequences: 1, contextTokens: 128, seconds: 0.070),
+            .init(sequences: 1, contextTokens: 512, seconds: 0.085),
+            .init(sequences: 1, contextTokens: 2048, seconds: 0.136),
+        ]
+        let curves = try Self.fitted(points)
+        let step = curves.decodeSeconds(sequences: 1, contextTokens: 1024)
+        #expect(abs(step / 0.102 - 1) < 0.05)
+        #expect(curves.prefillSeconds([0..<128]) > 1.5 * curves.prefillSeconds([0..<64]))
+    }
+
+    @Test func knowsHowFarItWasMeasured() throws {
+        let curves = try Self.fitted([
+            Self.truth([0..<16], 0, 0, factor: 1), Self.truth([0..<64], 0, 0, factor: 1),
+            Self.truth([], 1, 100, factor: 1), Self.truth([], 4, 400, factor: 1),
+        ])
+        #expect(curves.covers(prompt: 1024, chunk: 128, sequences: 8))
+        #expect(!curves.covers(prompt: 1024, chunk: 256, sequences: 8))
+        #expect(!curves.covers(prompt: 1024, chunk: 128, sequences: 9))
+        #expect(curves.covers(prompt: 100, chunk: 256, sequences: 1))
+    }
+
     @Test func fewTokensMayAttendMoreSlowly() throws {
         var points = [Self.truth([], 1, 10, factor: 1), Self.truth([], 2, 4000, factor: 1)]
         for tokens in [8, 16, 48, 64, 128, 256] {

@@ -70,6 +70,27 @@ extension LlamaEngineTests {
             return damaged
         }
 
+        @Test mutating func `blocks shift to other places and back`() async throws {
+            let job = SequenceJob.greedy(try TinyModel.prompt(tokens: 32), new: 2)
+            let block = try #require(await exported(job).blocks.first)
+            #expect(block.tokenCount == 32)
+            let far = try #require(one.shifted(block, to: 96))
+            #expect(far.tokenStart == 96)
+            #expect(far.checksum != block.checksum)
+            #expect(one.shifted(far, to: 0)?.checksum == block.checksum)
+            #expect(one.shifted(block, to: Int(Int32.max)) == nil)
+            // The prompt's KV four times over takes the place of a longer prompt's.
+            let sequence = SequenceID(77)
+            for start in [0, 32, 64, 96] {
+                let shifted = try #require(one.shifted(block, to: start))
+                other.submit(.importKV(sequence, shifted))
+            }
+            var next = SequenceJob.greedy(try TinyModel.prompt(tokens: 140), new: 3)
+            next.sequence = sequence
+            next.importedTokens = 128
+            #expect(await otherOutput(next).count == 3)
+        }
+
         @Test mutating func `a sequence goes on when a damaged block comes again`() async throws {
             let job = SequenceJob.greedy(try TinyModel.prompt(tokens: 700), new: 12)
             let whole = await output(job)

@@ -13,11 +13,12 @@ struct CalibrationRun {
     private var random = SeededGenerator(seed: 7)
     private var nextSequence: UInt64 = 1 << 62
     private var tokens: [TokenID] = []
-    /// Sequences whose job goes on, and those of which only the KV is left.
+    /// Sequences whose job goes on.
     private(set) var open: Set<SequenceID> = []
-    private(set) var retained: Set<SequenceID> = []
     /// Tokens of KV of the sequences.
     private var contexts: [SequenceID: Int] = [:]
+    private var stock = KVStock()
+    private var costs = PieceCosts()
 
     /// The iteration that is being put together, and when the one before it ended.
     private var compute: Duration
@@ -25,19 +26,14 @@ struct CalibrationRun {
     private var runs: [SequenceID: Range<Int>] = [:]
     private var sampled: [SequenceID] = []
     private var ended: [SequenceID] = []
-    /// Fastest iteration of each kind.
-    private var best: [Kind: MeasuredPoints.Point] = [:]
-    /// Steps of one batch count as one kind, though the contexts grow by a token each.
-    private var phase = 0
-    /// By the last iterations; what comes next is not begun if it would take too long.
-    private var secondsPerToken = 0.0
-    private var secondsPerStep = 0.0
-    private var secondsPerSequence = 0.0
+    /// The piece that is being measured.
+    private var current: (index: Int, piece: CalibrationPlan.Piece)?
+    private var samples: [Kind: [MeasuredPoints.Point]] = [:]
 
+    /// Steps of one batch are of one kind, though the contexts grow by a token each.
     private struct Kind: Hashable {
+        var piece: Int
         var runs: [Range<Int>]
-        var sequences: Int
-        var phase: Int
     }
 
     init(
@@ -53,102 +49,117 @@ struct CalibrationRun {
         last = compute
     }
 
-    var fastest: [MeasuredPoints.Point] {
-        best.values.sorted {
-            ($0.runs.count, $0.sequences, $0.contextTokens, $0.runs.first?.count ?? 0)
-                < ($1.runs.count, $1.sequences, $1.contextTokens, $1.runs.first?.count ?? 0)
-        }
+    /// The middle one of the iterations of each kind: what a request may expect.
+    var usual: [MeasuredPoints.Point] {
+        samples.sorted { ($0.key.piece, $0.key.runs.count) < ($1.key.piece, $1.key.runs.count) }
+            .compactMap { _, points in
+                points.isEmpty
+                    ? nil : points.sorted { $0.seconds < $1.seconds }[(points.count - 1) / 2]
+            }
     }
 
     private var remaining: Double { (end - .now).inSeconds }
 
+    /// Each piece once, the cheapest first, as far as time goes; then all of these again.
+    ///
+    /// The rounds lie apart, so that a slow while of the host doesn't decide what a piece takes.
     mutating func measure(_ plan: CalibrationPlan) async throws(Stop) {
         let vocabulary = UInt64(max(engine.description.vocabularySize, 1))
         let most = engine.description.microBatchTokens
-        tokens = (0..<(plan.base + most + 1)).map { _ in
+        tokens = (0..<(plan.longest + most + 1)).map { _ in
             TokenID(random.next() % vocabulary)
         }
         // The first iteration touches memory and compiles kernels: it doesn't count.
-        try await prompt(.init(start: 0, count: min(16, most)), from: nil)
+        try await prompt(.init(start: 0, count: min(Self.firstTokens, most)))
         finishIteration()
-        best = [:]
-        // Decode needs its part of the time.
-        let reserved = remaining * 0.6
-        for wanted in plan.prompts where wanted.start == 0 && remaining > reserved {
-            try await repeated(wanted, from: nil)
+        costs = PieceCosts()
+        if !stock.canShift(by: engine) { try await computeBlocks(of: plan.longest) }
+
+        var left = plan.pieces.enumerated().filter { stock.covers($0.element) }
+        var measured: [(index: Int, piece: CalibrationPlan.Piece, seconds: Double)] = []
+        var spent: [CalibrationPlan.Piece.Group: Double] = [:]
+        while let place = left.indices.min(by: {
+            costs.order(left[$0].element, spent) < costs.order(left[$1].element, spent)
+        }) {
+            let (index, piece) = left.remove(at: place)
+            // A prompt and a step are measured in any case.
+            guard
+                spent[piece.group] == nil || costs.expected(piece) * Self.caution < remaining
+            else { continue }
+            let seconds = try await seconds(index, piece)
+            spent[piece.group, default: 0] += seconds
+            measured.append((index, piece, seconds))
         }
-        if best.isEmpty { try await prompt(.init(start: 0, count: min(16, most)), from: nil) }
-        guard let base = try await base(of: plan) else { return }
-        for batch in Self.spread(plan.batches) { try await decode(batch, base: base) }
-        for wanted in Self.spread(plan.prompts.filter { $0.start > 0 }) {
-            try await repeated(wanted, from: base)
+        for _ in 1..<CalibrationPlan.Limits.rounds {
+            for (index, piece, seconds) in measured where seconds < remaining {
+                _ = try await self.seconds(index, piece)
+            }
         }
     }
 
-    /// Ends, then what lies between: a list that a slow engine leaves early.
-    private static func spread<Element>(_ list: [Element]) -> [Element] {
-        guard list.count > 2 else { return list }
-        return [list[0], list[list.count - 1]] + spread(Array(list[1..<(list.count - 1)]))
+    private static let firstTokens = 16
+    /// Times as long as expected that a piece must have.
+    private static let caution = 1.5
+
+    private mutating func seconds(
+        _ index: Int, _ piece: CalibrationPlan.Piece
+    ) async throws(Stop) -> Double {
+        current = (index, piece)
+        let start = ContinuousClock.now
+        switch piece {
+        case .prompt(let wanted): try await prompt(wanted)
+        case .batch(let wanted): try await decode(wanted)
+        }
+        finishIteration()
+        current = nil
+        let seconds = (.now - start).inSeconds
+        costs.learn(piece, seconds: seconds)
+        return seconds
     }
 
     /// Closes all sequences and waits until they are gone.
     mutating func close() async throws(Stop) {
-        for sequence in open.union(retained) { engine.submit(.cancel(sequence)) }
-        while !open.isEmpty || !retained.isEmpty { try await next() }
+        for sequence in open { engine.submit(.cancel(sequence)) }
+        while !open.isEmpty { try await next() }
         finishIteration()
     }
 
     // MARK: Prompts
 
-    private mutating func repeated(
-        _ prompt: CalibrationPlan.Prompt, from base: SequenceID?
-    ) async throws(Stop) {
-        if let base, prompt.start > contexts[base] ?? 0 { return }
-        for _ in 0..<CalibrationPlan.Limits.repeats {
-            guard Double(prompt.count) * secondsPerToken < remaining / 4 else { return }
-            try await self.prompt(prompt, from: base)
-        }
-    }
-
-    private mutating func prompt(
-        _ prompt: CalibrationPlan.Prompt, from base: SequenceID?
-    ) async throws(Stop) {
+    private mutating func prompt(_ prompt: CalibrationPlan.Prompt) async throws(Stop) {
         let sequence = newSequence()
-        if let base { engine.submit(.fork(sequence, from: base, tokens: prompt.start)) }
-        run(sequence, start: prompt.start, count: prompt.count)
+        let blocks = stock.blocks(prompt.start, engine)
+        for block in blocks { engine.submit(.importKV(sequence, block)) }
+        if prompt.start == 0 { tap.keepBlocks(of: sequence) }
+        run(sequence, start: blocks.tokenCount, count: prompt.count)
         while open.contains(sequence) { try await next() }
+        if prompt.start == 0 { stock.add(tap.blocks) }
     }
 
-    /// The long prompt, whose KV stays; nil if it can't be computed.
-    private mutating func base(of plan: CalibrationPlan) async throws(Stop) -> SequenceID? {
-        var count = plan.base
+    /// KV of a long prompt, for an engine that doesn't shift blocks.
+    private mutating func computeBlocks(of longest: Int) async throws(Stop) {
+        var count = longest
+        _ = try await seconds(-1, .prompt(.init(start: 0, count: Self.firstTokens)))
         // Attention makes later tokens slower: half as much again. A short one is made in any case.
-        while count > Self.leastBase, Double(count) * secondsPerToken * 1.5 > remaining / 3 {
+        while count > Self.leastBlocks,
+            costs.expected(.prompt(.init(start: 0, count: count))) * Self.caution > remaining / 3
+        {
             count /= 2
         }
-        guard count > 0 else { return nil }
-        let sequence = newSequence()
-        retained.insert(sequence)
-        tap.keepBlocks(of: sequence)
-        run(sequence, start: 0, count: count, retains: true)
-        while open.contains(sequence) { try await next() }
+        guard count > 0 else { return }
+        try await prompt(.init(start: 0, count: count))
         finishIteration()
-        guard retained.contains(sequence) else { return nil }
-        contexts[sequence] = count
-        return sequence
     }
 
-    private static let leastBase = 32
+    private static let leastBlocks = 32
 
-    private func run(
-        _ sequence: SequenceID, start: Int, count: Int, retains: Bool = false
-    ) {
+    private func run(_ sequence: SequenceID, start: Int, count: Int) {
         engine.submit(
             .run(
                 SequenceJob(
                     sequence: sequence, tokens: Array(tokens[0..<(start + count)]),
                     importedTokens: start, sampling: Self.sampling, maximumNewTokens: 1,
-                    exportsKV: true, exportedFrom: start, retainsKV: retains)))
+                    exportsKV: true, exportedFrom: start)))
     }
 
     private static let sampling: SamplingParameters = {
@@ -165,28 +176,14 @@ struct CalibrationRun {
 
     // MARK: Decode
 
-    private mutating func decode(
-        _ batch: CalibrationPlan.Batch, base: SequenceID
-    ) async throws(Stop) {
-        let steps = CalibrationPlan.Limits.steps * (batch.prompt > 0 ? 2 : 1)
-        let step = max(secondsPerStep, secondsPerSequence * Double(batch.sequences))
-        let expected = Double(steps) * step + Double(batch.prompt) * secondsPerToken
-        // The first one is done in any case.
-        guard expected < remaining / 3 || secondsPerStep == 0 else { return }
-        let blocks = tap.blocks.prefix { $0.tokenStart + $0.tokenCount <= batch.context }
-        let filled = blocks.last.map { $0.tokenStart + $0.tokenCount } ?? 0
-        // Less than a block is shared with the long prompt instead of being a copy.
-        let context = filled > 0 ? filled : min(batch.context, contexts[base] ?? 0)
+    private mutating func decode(_ batch: CalibrationPlan.Batch) async throws(Stop) {
+        let blocks = stock.blocks(batch.context, engine)
+        let context = blocks.tokenCount
         guard context > 0 else { return }
-        phase += 1
         let sequences = (0..<batch.sequences).map { _ in newSequence() }
         for sequence in sequences {
             contexts[sequence] = context
-            if filled > 0 {
-                for block in blocks { engine.submit(.importKV(sequence, block)) }
-            } else {
-                engine.submit(.fork(sequence, from: base, tokens: context))
-            }
+            for block in blocks { engine.submit(.importKV(sequence, block)) }
         }
         for sequence in sequences {
             engine.submit(
@@ -194,7 +191,7 @@ struct CalibrationRun {
                     SequenceJob(
                         sequence: sequence, tokens: Array(tokens[0...context]),
                         importedTokens: context, sampling: Self.sampling,
-                        maximumNewTokens: steps)))
+                        maximumNewTokens: CalibrationPlan.Limits.steps)))
         }
         if batch.prompt > 0 { run(newSequence(), start: 0, count: batch.prompt) }
         while !open.isEmpty { try await next() }
@@ -208,17 +205,15 @@ struct CalibrationRun {
         case .lost: throw .lost
         case .timedOut: throw .timedOut
         case .imported: break
-        case .closed(let sequence):
-            open.remove(sequence)
-            retained.remove(sequence)
+        case .closed(let sequence): open.remove(sequence)
         case .run(let sequence, let range):
             advance(to: record.compute)
             runs[sequence] = range
         case .token(let sequence, let isLast):
             advance(to: record.compute)
             sampled.append(sequence)
+            if isLast { ended.append(sequence) }
             if isLast { open.remove(sequence) }
-            if isLast, !retained.contains(sequence) { ended.append(sequence) }
         }
     }
 
@@ -238,17 +233,11 @@ struct CalibrationRun {
         for sequence in decoding { contexts[sequence, default: 0] += 1 }
         for sequence in ended { contexts[sequence] = nil }
         (runs, sampled, ended) = ([:], [], [])
-        guard seconds > 0, !ranges.isEmpty || !decoding.isEmpty else { return }
-        let kind = Kind(
-            runs: ranges, sequences: decoding.count, phase: decoding.isEmpty ? 0 : phase)
+        guard seconds > 0, let current, !ranges.isEmpty || !decoding.isEmpty else { return }
+        // While the sequences of a batch begin, some steps have fewer of them.
+        if case .batch(let batch) = current.piece, decoding.count != batch.sequences { return }
         let point = MeasuredPoints.Point(
             runs: ranges, sequences: decoding.count, contextTokens: context, seconds: seconds)
-        if seconds < best[kind]?.seconds ?? .infinity { best[kind] = point }
-        if decoding.isEmpty {
-            secondsPerToken = seconds / Double(ranges.reduce(0) { $0 + $1.count })
-        } else if ranges.isEmpty {
-            secondsPerStep = seconds
-            secondsPerSequence = seconds / Double(decoding.count)
-        }
+        samples[Kind(piece: current.index, runs: ranges), default: []].append(point)
     }
 }

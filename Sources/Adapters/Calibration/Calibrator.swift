@@ -54,11 +54,11 @@ package struct Calibrator {
             try await run.measure(plan)
             try await run.close()
         } catch {
-            for sequence in run.open.union(run.retained) { engine.submit(.cancel(sequence)) }
+            for sequence in run.open { engine.submit(.cancel(sequence)) }
             throw error == .lost ? .engineLost : .silent(patience)
         }
         let progress = engine.progress
-        let points = MeasuredPoints(run.fastest)
+        let points = MeasuredPoints(run.usual)
         guard !points.prefill.isEmpty, !points.decode.isEmpty else { throw .tooFewPoints }
         return Result(
             points: points,

@@ -13,7 +13,7 @@ final class LlamaBackend: ComputeBackend {
     var parameterCount: Int { model.parameterCount }
     private let model: LlamaModel
     private let context: LlamaContext
-    private let layout: LlamaKVLayout
+    let layout: LlamaKVLayout
     /// Layers with a window keep no more than it needs.
     private let keepsWindowOnly: Bool
     private let pool: KVBufferPool

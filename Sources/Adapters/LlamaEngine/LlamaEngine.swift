@@ -88,23 +88,41 @@ package final class LlamaEngine: InferenceEngine {
     package let windowUse: WindowUse?
     /// Numbers in the model's weights.
     package let parameterCount: Int
+    private let layout: LlamaKVLayout
     private let thread: EngineThread
 
     /// Loads the model and starts the engine's thread; blocks until the model is there.
     package init(
         settings: Settings, onEvent: @escaping EngineEventSink
     ) throws(EngineError) {
-        let facts = Mutex<(shape: KVShape?, window: WindowUse?, parameters: Int)>((nil, nil, 0))
+        let facts = Mutex<Facts?>(nil)
         thread = try EngineThread(name: "llama-engine", onEvent: onEvent) {
             (stop) throws(EngineError) in
             let backend = try LlamaBackend(settings: settings, stop: stop)
-            facts.withLock {
-                $0 = (backend.kvShape, backend.windowUse, backend.parameterCount)
-            }
+            facts.withLock { $0 = Facts(backend) }
             return backend
         }
         description = thread.description
-        (kvShape, windowUse, parameterCount) = facts.withLock { $0 }
+        guard let facts = facts.withLock({ $0 }) else { throw .shutDown }
+        kvShape = facts.kvShape
+        windowUse = facts.windowUse
+        parameterCount = facts.parameterCount
+        layout = facts.layout
+    }
+
+    /// What the engine's thread found out of the model.
+    private struct Facts: Sendable {
+        var kvShape: KVShape?
+        var windowUse: WindowUse?
+        var parameterCount: Int
+        var layout: LlamaKVLayout
+
+        init(_ backend: LlamaBackend) {
+            kvShape = backend.kvShape
+            windowUse = backend.windowUse
+            parameterCount = backend.parameterCount
+            layout = backend.layout
+        }
     }
 
     /// Looks at a file's header: cheap, and weights are not read.
@@ -113,6 +131,10 @@ package final class LlamaEngine: InferenceEngine {
     package static func check(modelPath: String) throws(EngineError) {
         LlamaLog.prepareLibrary()
         _ = try GGUFFile(path: modelPath)
+    }
+
+    package func shifted(_ block: KVBlock, to tokenStart: Int) -> KVBlock? {
+        layout.shifted(block, to: tokenStart)
     }
 
     package func submit(_ command: EngineCommand) { thread.submit(command) }

@@ -1,4 +1,5 @@
 import CLlama
+import EngineRuntime
 import InferenceEngine
 import ServingTypes
 
@@ -97,5 +98,33 @@ struct LlamaKVLayout: Sendable, Hashable {
             load(16, as: UInt64.self) == UInt64(stateBytes)
         else { return "header and message name different tokens" }
         return nil
+    }
+}
+
+extension LlamaKVLayout {
+    /// A copy of a block with other positions; nil if layers have windows, or it isn't a block.
+    func shifted(_ block: KVBlock, to tokenStart: Int) -> KVBlock? {
+        guard !hasWindow, tokenStart >= 0, tokenStart <= Int(Int32.max) - block.tokenCount
+        else { return nil }
+        let used = block.bytes.usedBytes
+        guard used == Self.headerBytes + stateBytes(of: 0..<block.tokenCount) else { return nil }
+        let copy = KVBuffer(capacityBytes: used)
+        unsafe block.bytes.withBytes { source in
+            unsafe copy.withWritableBytes { unsafe $0.copyMemory(from: source) }
+        }
+        copy.setUsedBytes(used)
+        let shift = Int32(tokenStart - block.tokenStart)
+        unsafe copy.withWritableBytes { bytes in
+            unsafe writeHeader(
+                into: bytes, tokenStart: tokenStart, tokenCount: block.tokenCount,
+                stateBytes: used - Self.headerBytes)
+            var offset = Self.headerBytes + Self.stateHeaderBytes
+            for table in tables {
+                unsafe table.shiftPositions(by: shift, of: block.tokenCount, in: bytes, at: offset)
+                offset += table.bytes(cells: block.tokenCount)
+            }
+        }
+        return KVBlock(
+            tokenStart: tokenStart, tokenCount: block.tokenCount, checksumming: copy)
     }
 }

@@ -141,6 +141,21 @@ extension LlamaKVTable {
     }
 }
 
+extension LlamaKVTable {
+    /// Adds to the positions of so many cells, in a state that has them at an offset.
+    func shiftPositions(
+        by shift: Int32, of cells: Int, in state: UnsafeMutableRawBufferPointer, at offset: Int
+    ) {
+        for cell in 0..<cells {
+            let place = offset + Self.emptyBytes + cell * cellBytes
+            let position = Int32(
+                littleEndian: unsafe state.loadUnaligned(fromByteOffset: place, as: Int32.self))
+            unsafe state.storeBytes(
+                of: (position + shift).littleEndian, toByteOffset: place, as: Int32.self)
+        }
+    }
+}
+
 extension StateReader {
     /// Whether a table without cells comes next.
     var isEmptyTable: Bool {

@@ -14,21 +14,28 @@ struct CompletionClient: Sendable {
 
     let connection: TimedConnection
 
-    static func body(_ prompt: [TokenID], newTokens: Int, isStreamed: Bool) -> [UInt8] {
+    /// - Parameter token: what every token of the answer is to be; nil: what the model says.
+    static func body(
+        _ prompt: [TokenID], newTokens: Int, isStreamed: Bool, always token: TokenID? = nil
+    ) -> [UInt8] {
         let tokens = prompt.map(String.init).joined(separator: ",")
+        let bias = token.map { ",\"logit_bias\":{\"\($0)\":100}" } ?? ""
         return Array(
             """
             {"prompt":[\(tokens)],"max_tokens":\(newTokens),"temperature":0,\
-            "ignore_eos":true,"stream":\(isStreamed)}
+            "ignore_eos":true,"stream":\(isStreamed)\(bias)}
             """.utf8)
     }
 
     /// One request whose tokens come as they are made.
     ///
     /// A token without text of its own, such as half a character, comes with the next one; `second`
-    /// is of use only if the first two tokens have text.
-    func stream(_ prompt: [TokenID], newTokens: Int) async throws -> TokenTimes {
-        let body = Self.body(prompt, newTokens: newTokens, isStreamed: true)
+    /// is of use only if the first two tokens have text. Times of a model that makes no sense are
+    /// of use with `always` only.
+    func stream(
+        _ prompt: [TokenID], newTokens: Int, always token: TokenID? = nil
+    ) async throws -> TokenTimes {
+        let body = Self.body(prompt, newTokens: newTokens, isStreamed: true, always: token)
         let answer = try await connection.call("POST", Self.path, body: body)
         guard answer.status == 200 else { throw Self.unexpected(answer) }
         var times = TokenTimes()

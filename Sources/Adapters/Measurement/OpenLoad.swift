@@ -31,6 +31,8 @@ package final class OpenLoad: Sendable {
     }
 
     private let source: PromptSource
+    /// All answers consist of it, so that each token has text, whatever the model.
+    private let token: TokenID?
     private let address: NetworkAddress
     private let idle = Mutex<[TimedConnection]>([])
     private let answers = Mutex<[Answer]>([])
@@ -42,6 +44,7 @@ package final class OpenLoad: Sendable {
         source = PromptSource {
             tokenizer.tokenize($0, addsSpecial: false, parsesSpecial: false)
         }
+        token = tokenizer.tokenize("at the end", addsSpecial: false, parsesSpecial: false).last
         self.address = address
     }
 
@@ -71,7 +74,7 @@ package final class OpenLoad: Sendable {
         let prompt = source.prompt(tokens: request.promptTokens, number: number)
         let connection = try await connection()
         let times = try await CompletionClient(connection: connection)
-            .stream(prompt, newTokens: request.newTokens)
+            .stream(prompt, newTokens: request.newTokens, always: token)
         idle.withLock { $0.append(connection) }
         let answer = Answer(
             request: request, ttft: times.first.seconds, second: times.second?.seconds,

@@ -1,5 +1,6 @@
-/// Which iterations are measured, the cheap ones first.
+/// Which iterations are measured.
 package struct CalibrationPlan: Hashable, Sendable {
+    /// One run of a prompt, alone.
     package struct Prompt: Hashable, Sendable {
         /// Tokens before it whose KV is there.
         package var start: Int
@@ -11,12 +12,32 @@ package struct CalibrationPlan: Hashable, Sendable {
         }
     }
 
+    /// Some decode steps of equal sequences.
     package struct Batch: Hashable, Sendable {
         package var sequences: Int
         /// Tokens of KV of each of them.
         package var context: Int
         /// Tokens of a prompt that is computed beside them; 0: none.
         package var prompt = 0
+    }
+
+    package enum Piece: Hashable, Sendable {
+        case prompt(Prompt)
+        case batch(Batch)
+
+        package enum Group: Hashable, Sendable { case prompts, batches }
+
+        package var group: Group {
+            if case .prompt = self { .prompts } else { .batches }
+        }
+
+        /// Tokens of KV that each of its sequences begins with.
+        package var context: Int {
+            switch self {
+            case .prompt(let prompt): prompt.start
+            case .batch(let batch): batch.context
+            }
+        }
     }
 
     /// What of an engine decides the plan.
@@ -41,33 +62,35 @@ package struct CalibrationPlan: Hashable, Sendable {
 
     /// Bounds of what is measured.
     package enum Limits {
-        /// Bytes of KV blocks that are held to fill sequences with.
+        /// Bytes of KV that one sequence is filled with.
         package static let heldBytes = 256 << 20
-        /// Longest prompt, in micro-batches.
+        /// Longest context, in micro-batches.
         package static let micros = 8
         package static let sequences = 64
-        /// Decode steps of one batch; the fastest counts.
-        package static let steps = 6
-        /// Times a prompt of one iteration is computed; the fastest counts.
-        package static let repeats = 3
+        /// Decode steps of one batch.
+        package static let steps = 3
+        /// Times each piece is measured, apart from each other; the middle one counts.
+        package static let rounds = 5
     }
 
-    /// The long prompt whose KV fills the sequences; its iterations are measured too.
-    package var base: Int
-    package var prompts: [Prompt]
-    package var batches: [Batch]
+    /// Longest context; 0 if there is no room for any.
+    package var longest: Int
+    package var pieces: [Piece]
 
     /// Points to fit curves to.
+    ///
+    /// Kernels often take rows in fours, so counts that are no multiples of four are among them.
     package init(_ bounds: Bounds) {
         self.init(
-            bounds, sizes: [16, 64, 112, 160, 256], counts: [1, 2, 4, 8, 16, 32, 64],
-            parts: [8, 2, 1])
+            bounds, sizes: [16, 32, 64, 112, 160, 256], counts: [1, 2, 3, 4, 6, 8, 12, 16, 32, 64],
+            parts: [16, 4, 1])
     }
 
     /// Other points of the same engine, to compare a fit with.
     package static func heldOut(_ bounds: Bounds) -> CalibrationPlan {
         CalibrationPlan(
-            bounds, sizes: [32, 96, 128, 224], counts: [1, 3, 6, 12, 24, 48], parts: [4, 3])
+            bounds, sizes: [24, 48, 96, 128, 224], counts: [1, 2, 5, 7, 10, 14, 24, 48],
+            parts: [8, 2])
     }
 
     /// - Parameters:
@@ -77,31 +100,33 @@ package struct CalibrationPlan: Hashable, Sendable {
     private init(_ bounds: Bounds, sizes: [Int], counts: [Int], parts: [Int]) {
         let micro = bounds.microBatchTokens
         let room = min(bounds.contextTokens, bounds.kvCapacityTokens / 2)
-        let base = min(
-            Limits.micros * micro, room - micro - Limits.steps - 1,
-            Limits.heldBytes / max(bounds.kvBytesPerToken, 1))
-        let long = max(base, 0)
-        self.base = long
-        let counted = sizes.map { max(1, $0 * micro / 256) }.filter { $0 <= room }
-        let starts = [0] + parts.prefix(2).map { long / $0 }
-        prompts = starts.flatMap { start in counted.map { Prompt(start: start, count: $0) } }
-        let most = min(bounds.maximumSequences - 1, Limits.sequences)
-        let free = bounds.kvCapacityTokens - self.base
-        batches = []
-        for part in parts {
-            let context = max(self.base / part, 1)
-            let fitting = min(most, free / (context + Limits.steps + 1))
-            batches += counts.filter { $0 <= fitting }.map {
-                Batch(sequences: $0, context: context)
+        let longest = max(
+            0,
+            min(
+                Limits.micros * micro, room - micro - Limits.steps - 1,
+                Limits.heldBytes / max(bounds.kvBytesPerToken, 1)))
+        self.longest = longest
+        let contexts = longest > 0 ? Self.unique(parts.map { max(longest / $0, 1) }) : []
+        let counted = Self.unique(sizes.map { max(1, $0 * micro / 256) })
+        pieces = ([0] + contexts).flatMap { start in
+            counted.filter { start + $0 <= room }.map {
+                .prompt(Prompt(start: start, count: $0))
             }
         }
-        // With prompts beside them.
-        let fitting = min(most, (free - micro) / (self.base / 2 + 4 * Limits.steps + 1))
-        let mixed = counts.filter { $0 > 1 && $0 <= min(fitting, 16) }
-        batches += mixed.map {
-            Batch(sequences: $0, context: max(self.base / 2, 1), prompt: micro / 2)
+        let most = min(bounds.maximumSequences - 1, Limits.sequences)
+        for context in contexts {
+            let fitting = min(
+                most, (bounds.kvCapacityTokens - micro) / (context + 2 * Limits.steps + 2))
+            let alone = counts.filter { $0 <= fitting }
+            pieces += alone.map { .batch(Batch(sequences: $0, context: context)) }
+            let beside = alone.filter { $0 > 1 && $0 <= 16 && $0 % 2 == 0 }
+            pieces += beside.map {
+                .batch(Batch(sequences: $0, context: context, prompt: max(1, micro / 2)))
+            }
         }
-        prompts = prompts.filter { $0.start + $0.count <= room && $0.start <= self.base }
-        if self.base < 1 { batches = [] }
+    }
+
+    private static func unique(_ numbers: [Int]) -> [Int] {
+        numbers.indices.filter { !numbers[..<$0].contains(numbers[$0]) }.map { numbers[$0] }
     }
 }

@@ -6,15 +6,19 @@ enum LeastSquares {
     /// terms, so it is for few of them; a term that explains little more than chance is left out
     /// (Akaike's criterion for few points), so that a few points aren't overdone.
     ///
+    /// - Parameter needs: for a term, the one without which it means nothing.
     /// - Returns: no factors without points; the criterion's value, of which less is better.
     static func fit(
-        rows: [[Double]], values: [Double]
+        rows: [[Double]], values: [Double], needs: [Int: Int] = [:]
     ) -> (factors: [Double], criterion: Double) {
         let width = rows.first?.count ?? 0
         let count = Double(rows.count)
         var best: (criterion: Double, factors: [Double]) = (.infinity, [])
         for subset in 0..<(1 << width) {
             let chosen = (0..<width).filter { subset & (1 << $0) != 0 }
+            guard needs.allSatisfy({ !chosen.contains($0) || chosen.contains($1) }) else {
+                continue
+            }
             guard let solution = solve(rows: rows, values: values, terms: chosen),
                 solution.allSatisfy({ $0 >= 0 && $0.isFinite })
             else { continue }
@@ -25,9 +29,8 @@ enum LeastSquares {
                 return sum + relative * relative
             }
             let terms = Double(chosen.count)
-            let spare = count - terms - 1
-            guard spare > 0 || chosen.count == 1 else { continue }
-            let chance = spare > 0 ? 2 * terms * (terms + 1) / spare : 0
+            guard rows.count > chosen.count || chosen.count == 1 else { continue }
+            let chance = 2 * terms * (terms + 1) / max(count - terms - 1, 1)
             let criterion = count * Self.log(error / count + 1e-6) + 2 * terms + chance
             if criterion < best.criterion { best = (criterion, factors) }
         }
@@ -38,16 +41,17 @@ enum LeastSquares {
     ///
     /// Other programs only ever add time. At least two thirds of the points stay.
     static func trimmedFit(
-        rows: [[Double]], values: [Double]
+        rows: [[Double]], values: [Double], needs: [Int: Int] = [:]
     ) -> (factors: [Double], criterion: Double) {
-        let first = fit(rows: rows, values: values)
+        let first = fit(rows: rows, values: values, needs: needs)
         guard !first.factors.isEmpty, rows.count >= 6 else { return first }
         let excess = zip(rows, values).map { $1 / max(dot($0, first.factors), 1e-12) }
         let bound = max(1.3, excess.sorted()[rows.count * 2 / 3])
         let kept = rows.indices.filter { excess[$0] <= bound }
         guard kept.count < rows.count else { return first }
-        let factors = fit(rows: kept.map { rows[$0] }, values: kept.map { values[$0] }).factors
-        return (factors, first.criterion)
+        let second = fit(
+            rows: kept.map { rows[$0] }, values: kept.map { values[$0] }, needs: needs)
+        return (second.factors.isEmpty ? first.factors : second.factors, first.criterion)
     }
 
     /// The natural logarithm, from the exponent and a series for the rest.

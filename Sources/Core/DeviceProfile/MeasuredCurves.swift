@@ -2,10 +2,11 @@
 ///
 /// An iteration over prompts takes `fixed + perToken · tokens + perAttended · pairs`, pairs of a
 /// token and one that it attends to; iterations of few tokens may attend more slowly. A decode step
-/// takes `fixed + perSequence · sequences + perContext · context tokens + perCrossing · sequences ·
-/// context tokens`: where all sequences share one cache, each passes over the others' tokens. An
-/// iteration of both takes the parts together, the larger of the fixed times once, and what the
-/// prompts' tokens take to pass over the other sequences'.
+/// takes `fixed + perSequence · sequences + perOdd · odd sequences + perContext · context tokens +
+/// perCrossing · sequences · context tokens`. Odd sequences are those beyond a multiple of four:
+/// kernels that take rows in fours do others one by one. And where all sequences share one cache,
+/// each passes over the others' tokens. An iteration of both takes the parts together, the larger
+/// of the fixed times once, and what the prompts' tokens take to pass over the other sequences'.
 package struct MeasuredCurves: PerformanceModel, Hashable, Sendable, Codable {
     package struct Prefill: Hashable, Sendable, Codable {
         package var fixed: Double
@@ -32,15 +33,21 @@ package struct MeasuredCurves: PerformanceModel, Hashable, Sendable, Codable {
         package var perSequence: Double
         package var perContext: Double
         package var perCrossing: Double
+        package var perOdd: Double
 
         package init(
-            fixed: Double, perSequence: Double, perContext: Double, perCrossing: Double = 0
+            fixed: Double, perSequence: Double, perContext: Double, perCrossing: Double = 0,
+            perOdd: Double = 0
         ) {
             self.fixed = fixed
             self.perSequence = perSequence
             self.perContext = perContext
             self.perCrossing = perCrossing
+            self.perOdd = perOdd
         }
+
+        /// Sequences that kernels take together.
+        static let together = 4
     }
 
     package var prefill: Prefill
@@ -93,8 +100,8 @@ package struct MeasuredCurves: PerformanceModel, Hashable, Sendable, Codable {
 
     private static func prefill(_ points: [MeasuredPoints.Point]) -> Prefill? {
         var best: (criterion: Double, prefill: Prefill?) = (.infinity, nil)
-        // Kernels change at powers of two, if at all.
-        for smallTokens in [0, 16, 32, 64, 128] {
+        // Kernels change at powers of two, if at all: those of ggml for CPUs at 64 tokens.
+        for smallTokens in [0, 64, 32, 128, 16] {
             let (factors, criterion) = LeastSquares.trimmedFit(
                 rows: points.map { point in
                     let tokens = point.tokens
@@ -103,7 +110,7 @@ package struct MeasuredCurves: PerformanceModel, Hashable, Sendable, Codable {
                     return [
                         1, Double(tokens), isSmall ? 0 : attended, isSmall ? attended : 0,
                     ]
-                }, values: points.map(\.seconds))
+                }, values: points.map(\.seconds), needs: [0: 1, 2: 1, 3: 1])
             guard factors.count == 4, criterion < best.criterion else { continue }
             best.criterion = criterion
             best.prefill = Prefill(
@@ -117,12 +124,13 @@ package struct MeasuredCurves: PerformanceModel, Hashable, Sendable, Codable {
         let (factors, _) = LeastSquares.trimmedFit(
             rows: points.map { point in
                 let (sequences, context) = (Double(point.sequences), Double(point.contextTokens))
-                return [1, sequences, context, sequences * context]
-            }, values: points.map(\.seconds))
-        guard factors.count == 4 else { return nil }
+                let odd = Double(point.sequences % Decode.together)
+                return [1, sequences, context, sequences * context, odd]
+            }, values: points.map(\.seconds), needs: [2: 0, 3: 2, 4: 1])
+        guard factors.count == 5 else { return nil }
         return Decode(
             fixed: factors[0], perSequence: factors[1], perContext: factors[2],
-            perCrossing: factors[3])
+            perCrossing: factors[3], perOdd: factors[4])
     }
 
     private mutating func fitMixed(_ points: [MeasuredPoints.Point]) {
@@ -173,6 +181,14 @@ package struct MeasuredCurves: PerformanceModel, Hashable, Sendable, Codable {
     private func decodePart(_ sequences: Int, _ contextTokens: Int) -> Double {
         decode.perSequence * Double(sequences) + decode.perContext * Double(contextTokens)
             + decode.perCrossing * Double(sequences * contextTokens)
+            + decode.perOdd * Double(sequences % Decode.together)
+    }
+
+    /// Whether prompts and batches of this size, or half of it, were among what was measured.
+    package func covers(prompt: Int, chunk: Int, sequences: Int) -> Bool {
+        let longest = measured.prefill.map(\.tokens).max() ?? 0
+        let most = measured.decode.map(\.sequences).max() ?? 0
+        return 2 * longest >= min(prompt, chunk) && 2 * most >= sequences
     }
 
     /// How far the fit is from the points it was made of.

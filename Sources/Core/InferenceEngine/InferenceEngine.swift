@@ -14,6 +14,11 @@ package protocol InferenceEngine: Sendable {
     /// The queue is bounded by what the caller keeps open (`maximumSequences`), not by the engine.
     func submit(_ command: EngineCommand)
 
+    /// A block as if its tokens stood from `tokenStart` on; nil if the engine can't say so of it.
+    ///
+    /// What is computed after it means nothing, but takes the time that any KV would.
+    func shifted(_ block: KVBlock, to tokenStart: Int) -> KVBlock?
+
     /// Iterations since the start and the age of the one that runs; readable from any thread.
     var progress: EngineProgress { get }
 
@@ -21,6 +26,10 @@ package protocol InferenceEngine: Sendable {
     ///
     /// Returns when it has ended. No event comes after that.
     func shutdown() async
+}
+
+extension InferenceEngine {
+    package func shifted(_ block: KVBlock, to tokenStart: Int) -> KVBlock? { nil }
 }
 
 /// Events of an engine; called on the engine's thread, must return quickly.

@@ -1,6 +1,7 @@
 /// How fast a worker will be, known before it has served anything.
 package struct PredictedRates: Hashable, Sendable, Codable {
-    /// Measured when the worker started or earlier; otherwise computed from data sheets.
+    /// Measured when the worker started or earlier; otherwise computed from data sheets, or for
+    /// more sequences or longer prompts than twice what was measured.
     package var isMeasured: Bool
     /// Of a prompt of typical length.
     package var prefillTokensPerSecond: Double

@@ -42,14 +42,18 @@ struct BenchmarkRun {
         """
 
     /// Writes the rules of the cluster, unless the benchmark has its own.
+    ///
+    /// - Parameter ttftLimit: instead of the usual one.
     static func withRules(
-        _ settings: LocalCluster.Settings, spares: Int = 0
+        _ settings: LocalCluster.Settings, spares: Int = 0, ttftLimit: Duration? = nil
     ) throws -> LocalCluster.Settings {
         guard settings.clusterFile == nil else { return settings }
         try FileManager.default.createDirectory(
             at: settings.folder, withIntermediateDirectories: true)
         let file = settings.folder.appending(path: "rules.yaml")
-        let text = spares == 0 ? rules : rules + "    decode: {minimum: 2}\n    spares: \(spares)\n"
+        var text = rules
+        if spares > 0 { text += "    decode: {minimum: 2}\n    spares: \(spares)\n" }
+        if let ttftLimit { text += "    limits: {ttft: \(ttftLimit.components.seconds)s}\n" }
         try Data(text.utf8).write(to: file)
         var ruled = settings
         ruled.clusterFile = file.path

@@ -17,7 +17,10 @@ struct WorkerCalibration {
     func rates(of engine: any InferenceEngine) async throws -> PredictedRates? {
         let profiles = try settings.calibration.profiles()
         if let curves = await curves(of: engine) {
-            return rates(by: curves, isMeasured: true, engine.description)
+            let facts = engine.description
+            let isMeasured = curves.covers(
+                prompt: prompt(facts), chunk: facts.microBatchTokens, sequences: sequences)
+            return rates(by: curves, isMeasured: isMeasured, facts)
         }
         return predicted(engine.description, profiles)
     }
@@ -29,10 +32,15 @@ struct WorkerCalibration {
         by model: some PerformanceModel, isMeasured: Bool, _ engine: EngineDescription
     ) -> PredictedRates {
         model.rates(
-            isMeasured: isMeasured, prompt: min(Self.typicalPrompt, engine.contextTokens / 2),
-            chunk: engine.microBatchTokens,
-            sequences: max(1, min(settings.work.decodeSequences, 64)))
+            isMeasured: isMeasured, prompt: prompt(engine), chunk: engine.microBatchTokens,
+            sequences: sequences)
     }
+
+    private func prompt(_ engine: EngineDescription) -> Int {
+        min(Self.typicalPrompt, engine.contextTokens / 2)
+    }
+
+    private var sequences: Int { max(1, min(settings.work.decodeSequences, 64)) }
 
     // MARK: Data sheets
 

@@ -40,12 +40,8 @@ extension CompletionClient {
     func tokenTimes(
         _ prompt: [TokenID], answer token: TokenID, newTokens: Int
     ) async throws -> [Duration] {
-        let ids = prompt.map(String.init).joined(separator: ",")
-        let body = """
-            {"prompt":[\(ids)],"max_tokens":\(newTokens),"temperature":0,"ignore_eos":true,\
-            "stream":true,"logit_bias":{"\(token)":100}}
-            """
-        let answer = try await connection.call("POST", Self.path, body: Array(body.utf8))
+        let body = Self.body(prompt, newTokens: newTokens, isStreamed: true, always: token)
+        let answer = try await connection.call("POST", Self.path, body: body)
         guard answer.status == 200 else { throw Self.unexpected(answer) }
         var times: [Duration] = []
         for (data, time) in answer.events where data.first == UInt8(ascii: "{") {

@@ -161,7 +161,7 @@ struct  Pdserve__Wire__PredictedRates
 {
   ProtobufCMessage base;
   /*
-   * False: computed from data sheets.
+   * False: computed from data sheets, or beyond twice what was measured.
    */
   protobuf_c_boolean is_measured;
   /*

@@ -74,7 +74,9 @@ struct FidelityCommand: AsyncParsableCommand {
             profiles.path,
         ]
         settings.arguments = [.prefillWorker: worker, .decodeWorker: worker]
-        let cluster = LocalCluster(settings: try BenchmarkRun.withRules(settings))
+        let cluster = LocalCluster(
+            settings: try BenchmarkRun.withRules(
+                settings, ttftLimit: FidelityMeasurement.ttftLimit))
         let measurement = FidelityMeasurement(
             command: self, lengths: lengths, cluster: cluster, profiles: profiles,
             modelPath: path)

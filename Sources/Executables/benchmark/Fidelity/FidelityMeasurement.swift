@@ -14,6 +14,8 @@ import Synchronization
 /// Runs the same requests through a cluster and through its simulation.
 final class FidelityMeasurement: Sendable {
     static let kvTokens = 32_768
+    /// Requests wait instead of being refused.
+    static let ttftLimit = Duration.seconds(120)
     /// Of the workers' settings: what `prefill-worker --help` calls usual.
     private static let prefillSlots = 4
     private static let decodeSequences = 64
@@ -51,25 +53,34 @@ final class FidelityMeasurement: Sendable {
     func run() async throws {
         guard let address = cluster.httpAddress else { return }
         let kept = try keptCurves()
-        let load = try OpenLoad(modelPath: modelPath, address: address)
-        showProgress("asking one by one")
-        let probe = FidelityProbe(load: load, kept: kept, longest: command.longest)
-        let costs = try await probe.measure()
-        results.withLock { results in
-            results.kept = kept
-            results.costs = costs
-        }
+        results.withLock { $0.kept = kept }
+        var before = try await costs(kept, address)
         for round in 0..<command.rounds {
             showProgress("load \(round + 1) of \(command.rounds)")
             let requests = requests(round)
             let asked = try OpenLoad(modelPath: modelPath, address: address)
             try await asked.send(requests)
             await asked.end()
+            // A host's speed drifts: what requests cost is asked before and after each load.
+            let after = try await self.costs(kept, address)
+            let costs = before.mean(with: after)
+            before = after
             let simulated = ServingRun.outcomes(plan(requests, kept, costs))
-            results.withLock { $0.add(asked.answered, simulated) }
+            results.withLock { $0.add(asked.answered, simulated, costs) }
         }
-        await load.end()
         results.withLock { $0.isComplete = true }
+    }
+
+    private func costs(
+        _ kept: ProfileStore.Kept, _ address: NetworkAddress
+    ) async throws -> FidelityCosts {
+        showProgress("asking one by one")
+        // Connections of its own: the gateway closes those that are idle for long.
+        let load = try OpenLoad(modelPath: modelPath, address: address)
+        let costs = try await FidelityProbe(load: load, kept: kept, longest: command.longest)
+            .measure()
+        await load.end()
+        return costs
     }
 
     /// The workers' times; with equal settings, the last one's hold for all.
@@ -111,6 +122,7 @@ final class FidelityMeasurement: Sendable {
                 command.decodeWorkers, .decode, device: kept.key.device, model: model)
         var scenario = ScenarioSpec(name: ScenarioSpec.defaultName)
         scenario.deflection = false
+        scenario.ttftLimit = Self.ttftLimit
         let trace = RequestTrace(
             entries: requests.map {
                 RequestTrace.Entry(

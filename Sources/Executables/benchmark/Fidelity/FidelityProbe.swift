@@ -11,6 +11,21 @@ struct FidelityCosts: Sendable {
     /// Times as long as measured: workers keep the fastest of some runs, requests have the usual.
     var prefillFactor = 1.0
     var decodeFactor = 1.0
+
+    /// Half of these and half of others.
+    func mean(with other: FidelityCosts) -> FidelityCosts {
+        var mean = self
+        func half(_ figure: WritableKeyPath<FidelityCosts, Double>) {
+            mean[keyPath: figure] = (self[keyPath: figure] + other[keyPath: figure]) / 2
+        }
+        half(\.network.gatewaySeconds)
+        half(\.network.handOverSeconds)
+        half(\.contention.prefill)
+        half(\.contention.decode)
+        half(\.prefillFactor)
+        half(\.decodeFactor)
+        return mean
+    }
 }
 
 /// A worker's curves, as slow as requests find them.

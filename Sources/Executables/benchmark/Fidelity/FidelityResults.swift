@@ -8,12 +8,16 @@ import ServingSimulation
 /// Real and simulated times of the same requests.
 struct FidelityResults: Sendable {
     var kept: ProfileStore.Kept?
-    var costs: FidelityCosts?
+    /// Of the last load.
+    private var costs: FidelityCosts?
     var isComplete = false
     private var rounds: [(real: [OpenLoad.Answer], simulated: [RequestOutcome])] = []
 
-    mutating func add(_ real: [OpenLoad.Answer], _ simulated: [RequestOutcome]) {
+    mutating func add(
+        _ real: [OpenLoad.Answer], _ simulated: [RequestOutcome], _ costs: FidelityCosts
+    ) {
         rounds.append((real, simulated))
+        self.costs = costs
     }
 
     func report(facts: [(name: String, value: String)]) -> Report {
