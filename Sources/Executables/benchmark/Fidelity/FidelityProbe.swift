@@ -54,13 +54,16 @@ struct ScaledModel: PerformanceModel {
     var linkBytesPerSecond: Double { base.linkBytesPerSecond }
 }
 
-/// Asks an idle cluster some requests, one by one and beside a running answer.
+/// Asks an idle cluster some requests, one by one and beside running answers.
 struct FidelityProbe: Sendable {
     /// Times each length is asked; the first warms up.
     private static let repeats = 6
     private static let newTokens = 17
-    /// Tokens of the answer that runs beside, and prompts asked meanwhile.
+    /// Tokens of the answers that run beside, and how many do.
     private static let longAnswer = 400
+    /// About as long as one of them would take alone at most.
+    private static let answerSeconds = 8.0
+    private static let answersAtOnce = 3
 
     let load: OpenLoad
     let kept: ProfileStore.Kept
@@ -101,16 +104,19 @@ struct FidelityProbe: Sendable {
         return costs
     }
 
-    /// Prompts beside a running answer, and the answer beside prompts.
+    /// Prompts beside running answers, and the answers beside prompts.
+    ///
+    /// Some answers at once, as under a load: one alone mostly waits for memory and leaves a
+    /// processor that two workers share to the prompts.
     private func measureContention(
         _ quiet: [Int: Double], _ costs: inout FidelityCosts
     ) async throws {
         let tokens = lengths.last ?? 32
-        let answer = min(Self.longAnswer, longest - 32)
-        let before = try await ask(32, answer)
-        async let running = ask(32, answer)
+        let before = try await answers()
+        async let running = answers()
         var ratios: [Double] = []
-        let last = ContinuousClock.now + .seconds(before.endToEnd * 0.8)
+        let longest = before.map(\.endToEnd).min() ?? 0
+        let last = ContinuousClock.now + .seconds(longest * 0.8)
         while ContinuousClock.now < last {
             let ttft = try await ask(tokens, 1).ttft
             guard let usual = quiet[tokens] else { continue }
@@ -119,8 +125,19 @@ struct FidelityProbe: Sendable {
         }
         let beside = try await running
         costs.contention.prefill = max(1, median(ratios))
-        if let slow = step(beside), let fast = step(before) {
-            costs.contention.decode = max(1, slow / fast)
+        let (slow, fast) = (median(beside.compactMap(step)), median(before.compactMap(step)))
+        if fast > 0 { costs.contention.decode = max(1, slow / fast) }
+    }
+
+    /// Some long answers at once.
+    private func answers() async throws -> [OpenLoad.Answer] {
+        let inTime = Int(Self.answerSeconds / max(alone(32), 1e-6))
+        let tokens = min(Self.longAnswer, longest - 32, max(inTime, Self.newTokens))
+        return try await withThrowingTaskGroup(of: OpenLoad.Answer.self) { group in
+            for _ in 0..<Self.answersAtOnce { group.addTask { try await ask(32, tokens) } }
+            var answers: [OpenLoad.Answer] = []
+            for try await answer in group { answers.append(answer) }
+            return answers
         }
     }
 

@@ -29,7 +29,7 @@ struct FidelityResults: Sendable {
                 ("hand-over besides copies", milliseconds(costs.network.handOverSeconds)),
                 ("prefill, times as measured by the worker", rounded(costs.prefillFactor)),
                 ("decode, times as measured by the worker", rounded(costs.decodeFactor)),
-                ("prefill beside a running answer, times", rounded(costs.contention.prefill)),
+                ("prefill beside running answers, times", rounded(costs.contention.prefill)),
                 ("decode beside prompts, times", rounded(costs.contention.decode)),
             ]
         }

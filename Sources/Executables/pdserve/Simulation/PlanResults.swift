@@ -153,7 +153,10 @@ struct PlanResults: Sendable {
             return [
                 "docker compose up --scale prefill-worker=0 "
                     + "--scale decode-worker=\(fleet.machines)",
-                "A cluster file with 'ratio: {prefill: 0, decode: \(fleet.machines)}' keeps it so.",
+                "cluster.yaml: scenarios: [{name: default, limits: "
+                    + "{ttft: \(milliseconds(planner.goalSeconds.ttft)), "
+                    + "tpot: \(milliseconds(planner.goalSeconds.tpot))}, "
+                    + "ratio: {prefill: 0, decode: \(fleet.machines)}}]",
             ]
         }
         let decode = fleet.decodeCount + fleet.mixedCount
