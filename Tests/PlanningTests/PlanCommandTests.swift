@@ -14,8 +14,9 @@ struct PlanCommandTests {
         .deletingLastPathComponent()
         .appending(path: "ServingSimulationTests/Traces/azure-conversation.csv").path
 
+    /// - Parameter interrupts: as soon as it has shown how far it is.
     private static func pdserve(
-        _ arguments: [String], interruptAfter seconds: Double? = nil
+        _ arguments: [String], interrupts: Bool = false
     ) throws -> Result {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: ProcessInfo.processInfo.arguments[0])
@@ -33,8 +34,11 @@ struct PlanCommandTests {
         process.standardOutput = files[0].1
         process.standardError = files[1].1
         try process.run()
-        if let seconds {
-            Thread.sleep(forTimeInterval: seconds)
+        if interrupts {
+            let end = ContinuousClock.now + .seconds(120)
+            while try Data(contentsOf: files[1].0).isEmpty, process.isRunning, .now < end {
+                Thread.sleep(forTimeInterval: 0.05)
+            }
             process.interrupt()
         }
         process.waitUntilExit()
@@ -99,7 +103,7 @@ struct PlanCommandTests {
             [
                 "simulate", "--mixed", "H100=4", "--rate", "20", "--trace", Self.trace,
                 "--seconds", "100000",
-            ], interruptAfter: 3)
+            ], interrupts: true)
         #expect(result.status == 130, "\(result.errors)")
         #expect(result.output.contains("interrupted"))
     }
