@@ -106,7 +106,8 @@ import Testing
                 return !now.contains(first) && !now.isEmpty
             }
             try await serving(cluster, 2)
-            #expect(try await cluster.metric("health_kills_total", of: keeper) == 1)
+            // A loaded host may keep the new one from answering for so long, too.
+            #expect(try await cluster.metric("health_kills_total", of: keeper) ?? 0 >= 1)
             #expect(
                 keeper.logTail(lines: 200).contains("a worker is killed"))
         }
