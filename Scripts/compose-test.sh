@@ -97,9 +97,10 @@ test_serve() {
     bash -c "! docker exec $(one gateway) touch /usr/local/bin/x"
   check "nothing runs as root" bash -c "[ \"\$(docker exec $(one gateway) id -u)\" = 10001 ]"
   check "the image has no compiler" \
-    docker run --rm "$image" sh -c '! command -v cc gcc g++ clang swift ld make'
-  check "a worker reaches nothing outside" bash -c "! docker exec $(one decode-worker) \
-    timeout 5 bash -c 'exec 3<>/dev/tcp/192.0.2.1/80'"
+    docker run --rm "$image" bash -c '! command -v cc gcc g++ clang swift ld make'
+  # Nobody has this address, so no answer proves nothing; that there is no way to it does.
+  check "a worker reaches nothing outside" bash -c "docker exec $(one decode-worker) \
+    timeout 5 bash -c 'exec 3<>/dev/tcp/192.0.2.1/80' 2>&1 | grep 'Network is unreachable'"
   check "a later start keeps the certificates" bash -c "docker compose -p $project logs \
     certificates | grep -q made &&
     docker compose -p $project run --rm -T certificates | grep -q kept"
@@ -211,7 +212,9 @@ upgraded() { tool status | grep -q 'upgrade.*done'; }
 test_watch() {
   start --no-recreate "${services[@]}" prometheus
   check "all five kinds are scraped and up" wait_until 40 scraped
-  check "no alert fires" wait_until 90 quiet
+  # Most alerts wait for up to 30 s before they fire.
+  sleep 45
+  check "no alert fires" quiet
   check "each query of the dashboard is understood" dashboard_queries
 }
 prometheus() { curl -sf --max-time 10 -G "http://127.0.0.1:$PROMETHEUS_PORT/api/v1/$1" "${@:2}"; }
@@ -219,7 +222,7 @@ scraped() {
   prometheus query --data-urlencode 'query=count(count by (job) (up == 1))' |
     grep -q '"5"\]'
 }
-quiet() { ! prometheus alerts | grep -q '"firing"'; }
+quiet() { prometheus alerts >"$work/alerts" && ! grep '"firing"' "$work/alerts"; }
 dashboard_queries() {
   local query
   grep -o '"expr": ".*"' Docker/watch/dashboard.json | sed 's/^"expr": //' |
