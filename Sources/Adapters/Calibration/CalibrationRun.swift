@@ -52,9 +52,8 @@ struct CalibrationRun {
     /// The middle one of the iterations of each kind: what a request may expect.
     var usual: [MeasuredPoints.Point] {
         samples.sorted { ($0.key.piece, $0.key.runs.count) < ($1.key.piece, $1.key.runs.count) }
-            .compactMap { _, points in
-                points.isEmpty
-                    ? nil : points.sorted { $0.seconds < $1.seconds }[(points.count - 1) / 2]
+            .map { _, points in
+                points.sorted { $0.seconds < $1.seconds }[(points.count - 1) / 2]
             }
     }
 
@@ -212,8 +211,10 @@ struct CalibrationRun {
         case .token(let sequence, let isLast):
             advance(to: record.compute)
             sampled.append(sequence)
-            if isLast { ended.append(sequence) }
-            if isLast { open.remove(sequence) }
+            if isLast {
+                ended.append(sequence)
+                open.remove(sequence)
+            }
         }
     }
 
