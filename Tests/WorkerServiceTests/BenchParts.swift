@@ -105,7 +105,9 @@ actor Undivided {
 
     static let shared = Undivided()
 
-    private var engine: SimulatedEngine?
+    /// One that computes tokens, and one that exports.
+    private var engines: [Bool: SimulatedEngine] = [:]
+    private var latestPrefill: Task<Exported, any Error>?
     private var sequences: UInt64 = 0
     private nonisolated let listeners =
         Mutex<[SequenceID: AsyncStream<EngineEvent>.Continuation]>([:])
@@ -118,8 +120,19 @@ actor Undivided {
         return tokens
     }
 
-    /// The KV of the prompt and the first token.
+    /// The KV of the prompt, always cut at the same tokens, and the first token.
     func prefill(_ request: BenchRequest) async throws -> Exported {
+        // An engine cuts a prompt otherwise that shares its micro-batches with others.
+        let before = latestPrefill
+        let prefill = Task {
+            _ = try? await before?.value
+            return try await prefillAlone(request)
+        }
+        latestPrefill = prefill
+        return try await prefill.value
+    }
+
+    private func prefillAlone(_ request: BenchRequest) async throws -> Exported {
         var blocks: [KVBlock] = []
         for await event in try submit(request, newTokens: 1, exports: true) {
             switch event {
@@ -135,8 +148,8 @@ actor Undivided {
     private func submit(
         _ request: BenchRequest, newTokens: Int, exports: Bool
     ) throws -> AsyncStream<EngineEvent> {
-        let engine = try self.engine ?? makeEngine()
-        self.engine = engine
+        let engine = try engines[exports] ?? makeEngine()
+        engines[exports] = engine
         sequences += 1
         let sequence = SequenceID(sequences)
         let (stream, continuation) = AsyncStream<EngineEvent>.makeStream()

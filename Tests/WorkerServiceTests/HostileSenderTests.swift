@@ -260,7 +260,6 @@ extension WorkerServiceTests {
                     try impostor.send(hand.blocks[0], of: hand.attempt)
                     try impostor.send(hand.blocks[1].damaged(), of: hand.attempt)
                     let resend = try impostor.hearResend()
-                    // Where it was cut depends on what else its engine computed.
                     let start = hand.blocks[1].tokenStart
                     try require(resend.fromToken == start, "from the damaged chunk on")
                     try hand.finish(impostor, from: start)
