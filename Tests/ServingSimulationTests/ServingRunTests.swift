@@ -98,6 +98,22 @@ struct ServingRunTests {
         #expect(ServingRun.outcomes(together).allSatisfy { ($0.endToEnd ?? 9) < 1.2 })
     }
 
+    @Test("an iteration is slowed by what others of its host compute during it, no longer")
+    func sharedHost() throws {
+        var plan = Self.plan(Self.requests(2, every: 1))
+        for index in plan.machines.indices { plan.machines[index].host = "one" }
+        plan.contention.prefill = 2
+        plan.contention.decode = 3
+        let outcomes = ServingRun.outcomes(plan)
+        try #require(outcomes.count == 2)
+        // Ten steps beside the second prompt take 0.3 s instead of 0.1, in which half of that time
+        // is left for the prompt: it takes 0.15 s more. The second answer is alone.
+        #expect(abs(try #require(outcomes[0].ttft) - 1) < 1e-6)
+        #expect(abs(try #require(outcomes[0].endToEnd) - 1.3) < 1e-3)
+        #expect(abs(try #require(outcomes[1].ttft) - 1.15) < 1e-3)
+        #expect(abs(try #require(outcomes[1].endToEnd) - 1.25) < 1e-3)
+    }
+
     @Test("requests of a lost machine begin again elsewhere")
     func loss() throws {
         var plan = Self.plan(

@@ -117,7 +117,7 @@ extension ServingRun {
         let prefill = Double(max(1, plan.machines.count { $0.role == .prefill })) * step
         let others = max(1, plan.machines.count { $0.role != .prefill })
         var point = Timeline.Point(seconds: now.seconds)
-        // An iteration counts when it begins, and may reach into the next step.
+        // An iteration counts when it ends, and may have begun in the step before.
         point.prefillBusy = min(1, (busy.prefill - lastBusy.prefill) / prefill)
         point.decodeBusy = min(1, (busy.decode - lastBusy.decode) / (Double(others) * step))
         point.linkBusy = min(1, (busy.link - lastBusy.link) / prefill)

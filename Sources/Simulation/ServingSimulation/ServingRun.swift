@@ -38,8 +38,7 @@ package final class ServingRun {
     private var landing: [AttemptID: ChunkFacts] = [:]
     let emptyBuffer = KVBuffer(capacityBytes: 1)
     package internal(set) var timeline = Timeline()
-    /// Machines of each host that compute now.
-    var computing: [String: Int] = [:]
+    private var hosts: [String: SharedHost] = [:]
     var lastBusy = BusyTimes()
     /// Busy time of machines that were lost since.
     var lostBusy = BusyTimes()
@@ -131,6 +130,16 @@ package final class ServingRun {
 
     func after(_ seconds: Double, _ body: @escaping () -> Void) {
         queue.add(at: now.nanoseconds + Int64(seconds * 1e9), body)
+    }
+
+    /// The host of this name, which its machines share.
+    func host(_ name: String) -> SharedHost {
+        if let known = hosts[name] { return known }
+        let host = SharedHost(
+            now: { [unowned self] in now.seconds },
+            after: { [unowned self] in after($0, $1) })
+        hosts[name] = host
+        return host
     }
 
     private func every(_ seconds: Double, _ body: @escaping () -> Void) {

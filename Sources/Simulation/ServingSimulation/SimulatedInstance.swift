@@ -172,28 +172,36 @@ final class SimulatedInstance {
         guard !step.runs.isEmpty || planner.hasExports else { return }
         isComputing = true
         let exported = step.runs.reduce(0) { $0 + $1.exported.count }
-        let computing =
-            step.runs.isEmpty ? 0 : time(of: step) * slowdown * contention(step)
-        if let host = plan.host { run.computing[host, default: 0] += 1 }
-        let duration =
+        let computing = step.runs.isEmpty ? 0 : time(of: step) * slowdown
+        let seconds =
             computing + copySeconds + seconds(exported, at: plan.model.kvExportBytesPerSecond)
         copySeconds = 0
-        busySeconds += duration
-        if !step.runs.isEmpty { note(step, computing) }
         noteChange()
-        run.after(duration) { [self] in complete(step) }
+        compute(step, seconds: seconds) { [self] stretch in
+            guard !isLost else { return }
+            busySeconds += seconds * stretch
+            if !step.runs.isEmpty { note(step, computing * stretch) }
+            complete(step)
+        }
     }
 
-    /// Times as long because of others on the host.
-    private func contention(_ step: BatchPlanner.Step) -> Double {
-        guard let host = plan.host, run.computing[host, default: 0] > 0 else { return 1 }
+    /// Lets the time of an iteration pass; `end` is told how many times as long it took because of
+    /// others on the host.
+    private func compute(
+        _ step: BatchPlanner.Step, seconds: Double, end: @escaping (Double) -> Void
+    ) {
+        guard let host = plan.host else { return run.after(seconds) { end(1) } }
         let contention = run.plan.contention
-        return step.promptTokens > 0 ? contention.prefill : contention.decode
+        let begin = run.now.seconds
+        run.host(host).begin(
+            seconds: seconds,
+            factor: step.promptTokens > 0 ? contention.prefill : contention.decode
+        ) { [run] in
+            end(seconds > 0 ? (run.now.seconds - begin) / seconds : 1)
+        }
     }
 
     private func complete(_ step: BatchPlanner.Step) {
-        if let host = plan.host { run.computing[host, default: 0] -= 1 }
-        guard !isLost else { return }
         for work in step.runs where work.exports {
             leave(work.sequence, tokens: work.exported.count)
         }

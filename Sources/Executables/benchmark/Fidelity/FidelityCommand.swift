@@ -18,15 +18,17 @@ struct FidelityCommand: AsyncParsableCommand {
             Starts workers of one thread each, which measure their engines; asks some requests one \
             by one, for what a request costs besides the engine; then sends a random load with \
             the lengths of a trace, scaled down, and simulates the same requests with the measured \
-            times. Needs a quiet machine: whatever else runs slows the real cluster alone.
+            times. Needs a quiet machine: whatever else runs slows the real cluster alone. Where a \
+            host's speed drifts, many short loads say more than a long one, for what requests cost \
+            is asked anew before and after each.
             """)
 
     @Option(help: "The GGUF file to serve.")
     var model: String
     @Option(help: "Requests per second.")
-    var rate = 2.0
-    @Option(help: "Seconds of load.")
-    var seconds = 60.0
+    var rate = 3.0
+    @Option(help: "Seconds of each load.")
+    var seconds = 15.0
     @Option(help: "Trace whose lengths are used.")
     var trace = "Tests/ServingSimulationTests/Traces/azure-conversation.csv"
     @Option(help: "Part of the trace's prompt lengths.")
@@ -40,9 +42,14 @@ struct FidelityCommand: AsyncParsableCommand {
     @Option(help: "Decode-workers.")
     var decodeWorkers = 1
     @Option(help: "Loads, one after the other; each has its own requests.")
-    var rounds = 3
+    var rounds = 10
     @Option(help: "Number that the requests are drawn by.")
     var seed: UInt64 = 1
+    @Option(
+        help: ArgumentHelp(
+            "Also write each request's real and simulated times to this CSV file.",
+            valueName: "file"))
+    var requests: String?
     @OptionGroup var common: CommonOptions
 
     func validate() throws {
@@ -80,6 +87,9 @@ struct FidelityCommand: AsyncParsableCommand {
         let measurement = FidelityMeasurement(
             command: self, lengths: lengths, cluster: cluster, profiles: profiles,
             modelPath: path)
+        defer {
+            if let requests { measurement.write(requests) }
+        }
         try await BenchmarkRun(settings: settings, json: common.json).run(
             report: { measurement.report }, { try await measurement.run() }, on: cluster)
     }

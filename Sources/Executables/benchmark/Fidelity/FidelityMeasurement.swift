@@ -50,6 +50,15 @@ final class FidelityMeasurement: Sendable {
         }
     }
 
+    /// Writes the times of each request so far, as CSV.
+    func write(_ file: String) {
+        do {
+            try Data(results.withLock(\.requests).utf8).write(to: URL(fileURLWithPath: file))
+        } catch {
+            showProgress("The requests' times can't be written to \(file): \(error)")
+        }
+    }
+
     func run() async throws {
         guard let address = cluster.httpAddress else { return }
         let kept = try keptCurves()

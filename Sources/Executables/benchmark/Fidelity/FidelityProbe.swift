@@ -57,7 +57,7 @@ struct ScaledModel: PerformanceModel {
 /// Asks an idle cluster some requests, one by one and beside running answers.
 struct FidelityProbe: Sendable {
     /// Times each length is asked; the first warms up.
-    private static let repeats = 6
+    private static let repeats = 4
     private static let newTokens = 17
     /// Tokens of the answers that run beside, and how many do.
     private static let longAnswer = 400

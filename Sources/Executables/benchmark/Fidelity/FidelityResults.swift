@@ -20,6 +20,28 @@ struct FidelityResults: Sendable {
         self.costs = costs
     }
 
+    /// One line for each request, real beside simulated, as CSV.
+    var requests: String {
+        var text = "load,arrival_s,prompt_tokens,output_tokens"
+        for name in ["ttft", "tpot", "e2e"] { text += ",real_\(name)_s,simulated_\(name)_s" }
+        for (index, round) in rounds.enumerated() {
+            let real = round.real.sorted { $0.request.seconds < $1.request.seconds }
+            for (answer, outcome) in zip(real, round.simulated) {
+                let request = answer.request
+                let times: [Double?] = [
+                    answer.ttft, outcome.ttft, answer.tpot, outcome.tpot, answer.endToEnd,
+                    outcome.endToEnd,
+                ]
+                let facts =
+                    "\(index + 1),\(request.seconds)"
+                    + ",\(request.promptTokens),\(request.newTokens)"
+                let cells = times.map { $0.map { String(format: "%.6f", $0) } ?? "" }
+                text += "\n\(facts),\(cells.joined(separator: ","))"
+            }
+        }
+        return text + "\n"
+    }
+
     func report(facts: [(name: String, value: String)]) -> Report {
         var report = Report(name: "fidelity", facts: facts)
         report.isComplete = isComplete
