@@ -154,4 +154,18 @@ struct MeasuredCurvesTests {
                 fitting: only, kvBytesPerToken: 1, kvCapacityTokens: 1, kvExportBytesPerSecond: 1,
                 kvImportBytesPerSecond: 1, linkBytesPerSecond: 1) == nil)
     }
+
+    @Test("points of two times are averaged where they are of one iteration")
+    func mean() {
+        func step(_ sequences: Int, _ context: Int, _ seconds: Double) -> MeasuredPoints.Point {
+            MeasuredPoints.Point(sequences: sequences, contextTokens: context, seconds: seconds)
+        }
+        let prompt = MeasuredPoints.Point(runs: [0..<64], seconds: 3)
+        let before = MeasuredPoints([step(2, 256, 1), step(2, 512, 4), prompt])
+        let after = MeasuredPoints([step(4, 512, 7), step(2, 260, 2)])
+        #expect(
+            before.mean(with: after).points
+                == [step(2, 256, 1.5), step(2, 512, 4), prompt, step(4, 512, 7)])
+        #expect(before.mean(with: nil) == before)
+    }
 }

@@ -124,6 +124,19 @@ package final class LocalCluster: Sendable {
                 + rulesArguments)
     }
 
+    /// Starts a process again that has ended, where the others know it to listen.
+    @discardableResult
+    package func restart(_ process: ManagedProcess) async throws -> ManagedProcess {
+        let known = process.announcement
+        var arguments = process.arguments
+        switch process.role {
+        case .scheduler: known.control.map { arguments += ["--listen", $0.description] }
+        case .gateway: known.http.map { arguments += ["--http-listen", $0.description] }
+        default: break
+        }
+        return try await launch(process.role, name: process.name, arguments, isAgain: true)
+    }
+
     private var rulesArguments: [String] {
         settings.clusterFile.map { ["--cluster-file", $0] } ?? []
     }
@@ -219,8 +232,9 @@ package final class LocalCluster: Sendable {
             hosts: ["localhost", "127.0.0.1"])
     }
 
+    /// - Parameter isAgain: its log goes on.
     package func launch(
-        _ role: Role, name: String, _ arguments: [String]
+        _ role: Role, name: String, _ arguments: [String], isAgain: Bool = false
     ) async throws -> ManagedProcess {
         let executable = settings.executables.appending(path: role.name)
         guard FileManager.default.isExecutableFile(atPath: executable.path) else {
@@ -229,9 +243,10 @@ package final class LocalCluster: Sendable {
         let announce = settings.folder.appending(path: "\(name).addresses")
         let logFile = settings.folder.appending(path: "\(name).log")
         try? FileManager.default.removeItem(at: announce)
-        _ = FileManager.default.createFile(atPath: logFile.path, contents: nil)
+        if !isAgain { _ = FileManager.default.createFile(atPath: logFile.path, contents: nil) }
         let log = try FileHandle(forWritingTo: logFile)
         defer { try? log.close() }
+        try log.seekToEnd()
         let process = Process()
         let before = settings.commandsByName[name] ?? []
         process.executableURL = before.first.map { URL(fileURLWithPath: $0) } ?? executable
@@ -251,9 +266,8 @@ package final class LocalCluster: Sendable {
         let announcement = try await self.announcement(
             at: announce, of: process, name: name, log: logFile)
         let managed = ManagedProcess(
-            name: name, role: role, logFile: logFile, announcement: announcement,
-            announceFile: announce,
-            process: process)
+            name: name, role: role, arguments: arguments, logFile: logFile,
+            announcement: announcement, announceFile: announce, process: process)
         processes.withLock { all in
             // A process that was started again takes the place of the one that ended.
             all.removeAll { $0.name == name }
@@ -285,7 +299,7 @@ package final class LocalCluster: Sendable {
             if let announcement = Announcement(file: file) { return announcement }
             guard process.isRunning else {
                 throw LocalClusterError.exitedEarly(
-                    name: name, status: process.terminationStatus, log: Self.tail(of: log))
+                    name: name, status: process.signedStatus, log: Self.tail(of: log))
             }
             guard ContinuousClock.now < end else {
                 process.terminate()

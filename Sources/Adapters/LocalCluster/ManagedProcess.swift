@@ -13,16 +13,19 @@ package final class ManagedProcess: Sendable {
     package var announcement: Announcement {
         role.isWorker || role == .scheduler ? Announcement(file: announceFile) ?? first : first
     }
+    /// What it was started with, besides what all processes are.
+    let arguments: [String]
     private let first: Announcement
     private let announceFile: URL
     private let process: Process
 
     init(
-        name: String, role: Role, logFile: URL, announcement: Announcement, announceFile: URL,
-        process: Process
+        name: String, role: Role, arguments: [String], logFile: URL, announcement: Announcement,
+        announceFile: URL, process: Process
     ) {
         self.name = name
         self.role = role
+        self.arguments = arguments
         self.logFile = logFile
         first = announcement
         self.announceFile = announceFile
@@ -33,9 +36,7 @@ package final class ManagedProcess: Sendable {
     package var isRunning: Bool { process.isRunning }
     /// Exit status, or the negative number of the signal that ended it; nil while it runs.
     package var exitStatus: Int32? {
-        guard !process.isRunning else { return nil }
-        let status = process.terminationStatus
-        return process.terminationReason == .uncaughtSignal ? -status : status
+        process.isRunning ? nil : process.signedStatus
     }
 
     package func signal(_ number: Int32) {
@@ -69,10 +70,18 @@ package final class ManagedProcess: Sendable {
     }
 }
 
+extension Process {
+    /// Exit status, or the negative number of the signal that ended it; it must have ended.
+    var signedStatus: Int32 {
+        terminationReason == .uncaughtSignal ? -terminationStatus : terminationStatus
+    }
+}
+
 /// Why a local cluster could not start; the person reads it.
 package enum LocalClusterError: Error, Sendable, CustomStringConvertible {
     case executableMissing(path: String)
     case exitedEarly(name: String, status: Int32, log: String)
+    case keepsEnding(name: String, status: Int32, restarts: Int, seconds: Int, log: String)
     case notReady(name: String, seconds: Int, log: String)
     case noPort(code: Int32)
 
@@ -81,10 +90,17 @@ package enum LocalClusterError: Error, Sendable, CustomStringConvertible {
         case .executableMissing(let path):
             "the executable \(path) is missing; build it with 'make build'"
         case .exitedEarly(let name, let status, let log):
-            "\(name) ended with status \(status) while starting; its last words:\n\(log)"
+            "\(name) \(Self.ended(status)) while starting; its last words:\n\(log)"
+        case .keepsEnding(let name, let status, let restarts, let seconds, let log):
+            "\(name) \(Self.ended(status)), after \(restarts) restarts within \(seconds) s; "
+                + "its last words:\n\(log)"
         case .notReady(let name, let seconds, let log):
             "\(name) was not ready after \(seconds) s; its last words:\n\(log)"
         case .noPort(let code): "the system gives no free port (error \(code))"
         }
+    }
+    /// - Parameter status: exit status, or the negative number of a signal.
+    package static func ended(_ status: Int32) -> String {
+        status < 0 ? "was ended by signal \(-status)" : "ended with status \(status)"
     }
 }

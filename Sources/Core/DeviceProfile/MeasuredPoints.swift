@@ -37,6 +37,30 @@ package struct MeasuredPoints: Hashable, Sendable, Codable {
     package var prefill: [Point] { points.filter(\.isPrefill) }
     package var decode: [Point] { points.filter(\.isDecode) }
     package var mixed: [Point] { points.filter { !$0.isPrefill && !$0.isDecode } }
+
+    /// The mean of what was measured here and, of the same iterations, at another time; what was
+    /// measured only once stays as it is.
+    package func mean(with others: MeasuredPoints?) -> MeasuredPoints {
+        var left = others?.points ?? []
+        let both = points.map { point in
+            guard let index = left.firstIndex(where: point.isLike) else { return point }
+            var mean = point
+            mean.seconds = (point.seconds + left.remove(at: index).seconds) / 2
+            return mean
+        }
+        return MeasuredPoints(both + left)
+    }
+}
+
+extension MeasuredPoints.Point {
+    /// Part by which contexts may differ: those of a batch grow by a token with each step.
+    private static let growth = 0.05
+
+    fileprivate func isLike(_ other: Self) -> Bool {
+        let difference = Double(abs(contextTokens - other.contextTokens))
+        return runs == other.runs && sequences == other.sequences
+            && difference <= Self.growth * Double(contextTokens)
+    }
 }
 
 /// How far a model is from what was measured.

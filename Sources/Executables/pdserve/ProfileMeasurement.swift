@@ -52,10 +52,14 @@ struct ProfileMeasurement {
             let turn = await store?.turn(patience: limit * 4)
             defer { turn?.end() }
             let bounds = CalibrationPlan.Bounds(facts)
-            let calibrator = Calibrator(engine: engine, tap: tap, limit: limit)
-            let result = try await calibrator.measure(CalibrationPlan(bounds))
-            let others = try? await calibrator.measure(CalibrationPlan.heldOut(bounds))
-            held = others?.points.points ?? []
+            // Half of the others before and half after: the host's speed may drift meanwhile.
+            let others = CalibrationPlan.heldOut(bounds)
+            let brief = Calibrator(engine: engine, tap: tap, limit: limit / 2)
+            let before = try? await brief.measure(others)
+            let result = try await Calibrator(engine: engine, tap: tap, limit: limit)
+                .measure(CalibrationPlan(bounds))
+            let after = try? await brief.measure(others)
+            held = (before?.points ?? MeasuredPoints()).mean(with: after?.points).points
             guard let curves = MeasuredCurves(result, of: facts) else {
                 throw Calibrator.Failure.tooFewPoints
             }

@@ -10,7 +10,11 @@ import ServingTypes
 struct UpCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "up",
-        abstract: "Start all five services on loopback, ask one question, keep serving.")
+        abstract: "Start all five services on loopback, ask one question, keep serving.",
+        discussion: """
+            A service that ends is started again; up ends if that happens more than \
+            \(restartsAtMost) times within a minute.
+            """)
 
     @Option(help: "The GGUF file to serve.")
     var model: String
@@ -44,6 +48,10 @@ struct UpCommand: AsyncParsableCommand {
 
     @Flag(help: "End after the first answer.")
     var once = false
+
+    /// How often a process may end that is started again.
+    private static let restartsAtMost = 5
+    private static let restartWindow = Duration.seconds(60)
 
     func validate() throws {
         guard ["never", "once", "always"].contains(calibrate) else {
@@ -110,20 +118,26 @@ struct UpCommand: AsyncParsableCommand {
             """)
     }
 
-    /// Returns only by cancellation, or by the loss of a process.
+    /// Starts processes again that end; returns only by cancellation, or when one keeps ending.
     private func keepServing(_ cluster: LocalCluster) async throws {
+        var restarts: [String: [ContinuousClock.Instant]] = [:]
         while true {
             try await Task.sleep(for: .milliseconds(500))
             for process in cluster.all where !process.isRunning {
-                if schedulers > 1, process.role == .scheduler,
-                    let number = Int(process.name.drop { !$0.isNumber })
-                {
-                    write("\(process.name) has ended; it is started again")
-                    try await cluster.startScheduler(number: number)
-                    continue
+                let status = process.exitStatus ?? 0
+                let now = ContinuousClock.now
+                var recent = restarts[process.name, default: []]
+                recent.removeAll { $0 < now - Self.restartWindow }
+                guard recent.count < Self.restartsAtMost else {
+                    throw LocalClusterError.keepsEnding(
+                        name: process.name, status: status, restarts: recent.count,
+                        seconds: Int(Self.restartWindow.seconds), log: process.logTail())
                 }
-                throw LocalClusterError.exitedEarly(
-                    name: process.name, status: process.exitStatus ?? 0, log: process.logTail())
+                restarts[process.name] = recent + [now]
+                write(
+                    "\(process.name) \(LocalClusterError.ended(status)); it is started again, "
+                        + "its log is \(process.logFile.path)")
+                try await cluster.restart(process)
             }
         }
     }

@@ -19,6 +19,8 @@ final class FidelityMeasurement: Sendable {
     /// Of the workers' settings: what `prefill-worker --help` calls usual.
     private static let prefillSlots = 4
     private static let decodeSequences = 64
+    /// Between requests that are asked one by one.
+    private static let longestPause = Duration.milliseconds(500)
     private let command: FidelityCommand
     private let lengths: RequestTrace
     private let cluster: LocalCluster
@@ -86,8 +88,10 @@ final class FidelityMeasurement: Sendable {
         showProgress("asking one by one")
         // Connections of its own: the gateway closes those that are idle for long.
         let load = try OpenLoad(modelPath: modelPath, address: address)
-        let costs = try await FidelityProbe(load: load, kept: kept, longest: command.longest)
-            .measure()
+        let pause = min(Duration.seconds(1 / command.rate), Self.longestPause)
+        let costs = try await FidelityProbe(
+            load: load, kept: kept, longest: command.longest, pause: pause
+        ).measure()
         await load.end()
         return costs
     }

@@ -68,6 +68,9 @@ struct FidelityProbe: Sendable {
     let load: OpenLoad
     let kept: ProfileStore.Kept
     let longest: Int
+    /// Before each request that is asked alone, as in a load: a machine that just computed answers
+    /// sooner than one that was idle.
+    let pause: Duration
 
     private var lengths: [Int] {
         [32, 96, 256, 512, 1024].filter { $0 + Self.newTokens <= longest }
@@ -82,7 +85,10 @@ struct FidelityProbe: Sendable {
         var quiet: [Int: Double] = [:]
         for tokens in lengths {
             var answers: [OpenLoad.Answer] = []
-            for _ in 0..<Self.repeats { answers.append(try await ask(tokens, Self.newTokens)) }
+            for _ in 0..<Self.repeats {
+                try await Task.sleep(for: pause)
+                answers.append(try await ask(tokens, Self.newTokens))
+            }
             answers.removeFirst()
             let ttft = median(answers.map(\.ttft))
             quiet[tokens] = ttft
