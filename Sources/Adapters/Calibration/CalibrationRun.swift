@@ -18,7 +18,7 @@ struct CalibrationRun {
     /// Tokens of KV of the sequences.
     private var contexts: [SequenceID: Int] = [:]
     private var stock = KVStock()
-    private var costs = PieceCosts()
+    private var costs = PieceCosts(longest: 0)
 
     /// The iteration that is being put together, and when the one before it ended.
     private var compute: Duration
@@ -71,7 +71,7 @@ struct CalibrationRun {
         // The first iteration touches memory and compiles kernels: it doesn't count.
         try await prompt(.init(start: 0, count: min(Self.firstTokens, most)))
         finishIteration()
-        costs = PieceCosts()
+        costs = PieceCosts(longest: plan.longest)
         if !stock.canShift(by: engine) { try await computeBlocks(of: plan.longest) }
 
         var left = plan.pieces.enumerated().filter { stock.covers($0.element) }

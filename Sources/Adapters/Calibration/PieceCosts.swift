@@ -2,16 +2,34 @@ import DeviceProfile
 
 /// What pieces of a plan take, by those that were measured.
 struct PieceCosts {
+    /// Kernels of few tokens attend more slowly: what they take says little of larger runs.
+    ///
+    /// The last tokens behind a context are a run by themselves.
+    private struct Runs: Hashable {
+        var context: Int
+        var areShort: Bool
+
+        init(_ context: Int, tokens: Int) {
+            self.context = context
+            areShort = tokens < (context == 0 ? 64 : 80)
+        }
+    }
+
+    /// Tokens of the longest context.
+    private let longest: Int
     /// Seconds per token and per sequence, by the context before it.
-    private var perToken: [Int: Double] = [:]
+    private var perToken: [Runs: Double] = [:]
     private var perSequence: [Int: Double] = [:]
     /// Of one sequence; more of them take no less.
     private var perBatch = 0.0
 
+    init(longest: Int) { self.longest = longest }
+
     mutating func learn(_ piece: CalibrationPlan.Piece, seconds: Double) {
         switch piece {
         case .prompt(let prompt):
-            perToken[prompt.start] = seconds / Double(max(prompt.count, 1))
+            perToken[Runs(prompt.start, tokens: prompt.count)] =
+                seconds / Double(max(prompt.count, 1))
         case .batch(let batch) where batch.prompt == 0:
             if batch.sequences == 1 { perBatch = seconds }
             perSequence[batch.context] = seconds / Double(batch.sequences)
@@ -19,36 +37,53 @@ struct PieceCosts {
         }
     }
 
-    /// Seconds that a piece takes, about; contexts that are not known are as slow as the slowest.
+    /// Seconds that a piece takes, about.
     func expected(_ piece: CalibrationPlan.Piece) -> Double {
         switch piece {
         case .prompt(let prompt):
-            Double(prompt.count) * known(perToken, prompt.start)
+            Double(prompt.count) * tokenSeconds(prompt.start, prompt.count)
         case .batch(let batch):
-            max(perBatch, Double(batch.sequences) * known(perSequence, batch.context))
-                + Double(batch.prompt) * known(perToken, 0)
+            max(perBatch, Double(batch.sequences) * sequenceSeconds(batch.context))
+                + Double(batch.prompt) * tokenSeconds(0, batch.prompt)
         }
     }
 
     /// What is measured next has the least.
     ///
-    /// Prompts and batches share the time. Whole prompts are what most requests bring, so they
-    /// count for more than their time.
+    /// Prompts and batches share the time. Whole prompts are what most requests bring, and how fast
+    /// many tokens attend shows behind the longest context: these count for more than their time.
     ///
     /// - Parameter spent: seconds that each group has had.
     func order(
         _ piece: CalibrationPlan.Piece, _ spent: [CalibrationPlan.Piece.Group: Double]
     ) -> (Double, Double) {
         let seconds = expected(piece)
-        if case .prompt(let prompt) = piece, prompt.start == 0 {
-            return (spent[piece.group] ?? 0, seconds / Self.wholePromptWorth)
-        }
-        return (spent[piece.group] ?? 0, seconds)
+        guard case .prompt(let prompt) = piece else { return (spent[piece.group] ?? 0, seconds) }
+        let isTelling = prompt.start == longest && !Runs(longest, tokens: prompt.count).areShort
+        let worth = prompt.start == 0 || isTelling ? Self.worth : 1
+        return (spent[piece.group] ?? 0, seconds / worth)
     }
 
-    private static let wholePromptWorth = 3.0
+    private static let worth = 3.0
 
-    private func known(_ rates: [Int: Double], _ context: Int) -> Double {
-        rates[context] ?? rates.values.max() ?? 1e-9 * Double(1 + context)
+    /// A context that is not known makes short runs as slow as the slowest, and long ones take
+    /// twice as long as without any.
+    private func tokenSeconds(_ context: Int, _ tokens: Int) -> Double {
+        let runs = Runs(context, tokens: tokens)
+        if let known = perToken[runs] { return known }
+        guard !runs.areShort else { return perToken.values.max() ?? Self.unknown(context) }
+        let whole = perToken[Runs(0, tokens: tokens)] ?? perToken[Runs(0, tokens: 0)]
+        let factor = context == 0 ? 1 : Self.longContextFactor
+        return whole.map { $0 * factor } ?? Self.unknown(context)
     }
+
+    private static let longContextFactor = 2.0
+
+    /// One that is not known is as slow as the slowest.
+    private func sequenceSeconds(_ context: Int) -> Double {
+        perSequence[context] ?? perSequence.values.max() ?? Self.unknown(context)
+    }
+
+    /// Nothing was measured: shorter contexts come first.
+    private static func unknown(_ context: Int) -> Double { 1e-9 * Double(1 + context) }
 }

@@ -80,24 +80,29 @@ package struct CalibrationPlan: Hashable, Sendable {
     /// Points to fit curves to.
     ///
     /// Kernels often take rows in fours, so counts that are no multiples of four are among them.
+    /// And those of few tokens attend slowly: behind a context, where engines compute the last
+    /// tokens by themselves, it takes more than 64 others to see how fast many tokens attend.
     package init(_ bounds: Bounds) {
         self.init(
-            bounds, sizes: [16, 32, 64, 112, 160, 256], counts: [1, 2, 3, 4, 6, 8, 12, 16, 32, 64],
-            parts: [16, 4, 1])
+            bounds, sizes: [16, 32, 64, 112, 160, 256], deepSizes: [16, 32, 112, 160, 256],
+            counts: [1, 2, 3, 4, 6, 8, 12, 16, 32, 64], parts: [16, 4, 1])
     }
 
     /// Other points of the same engine, to compare a fit with.
     package static func heldOut(_ bounds: Bounds) -> CalibrationPlan {
         CalibrationPlan(
-            bounds, sizes: [24, 48, 96, 128, 224], counts: [1, 2, 5, 7, 10, 14, 24, 48],
-            parts: [8, 2])
+            bounds, sizes: [24, 48, 96, 128, 224], deepSizes: [24, 96, 128, 224],
+            counts: [1, 2, 5, 7, 10, 14, 24, 48], parts: [8, 2])
     }
 
     /// - Parameters:
     ///   - sizes: of prompts, in 256ths of a micro-batch.
+    ///   - deepSizes: of those behind a context.
     ///   - counts: of sequences.
     ///   - parts: contexts, as parts of the longest one.
-    private init(_ bounds: Bounds, sizes: [Int], counts: [Int], parts: [Int]) {
+    private init(
+        _ bounds: Bounds, sizes: [Int], deepSizes: [Int], counts: [Int], parts: [Int]
+    ) {
         let micro = bounds.microBatchTokens
         let room = min(bounds.contextTokens, bounds.kvCapacityTokens / 2)
         let longest = max(
@@ -107,11 +112,10 @@ package struct CalibrationPlan: Hashable, Sendable {
                 Limits.heldBytes / max(bounds.kvBytesPerToken, 1)))
         self.longest = longest
         let contexts = longest > 0 ? Self.unique(parts.map { max(longest / $0, 1) }) : []
-        let counted = Self.unique(sizes.map { max(1, $0 * micro / 256) })
         pieces = ([0] + contexts).flatMap { start in
-            counted.filter { start + $0 <= room }.map {
-                .prompt(Prompt(start: start, count: $0))
-            }
+            Self.unique((start == 0 ? sizes : deepSizes).map { max(1, $0 * micro / 256) })
+                .filter { start + $0 <= room }
+                .map { .prompt(Prompt(start: start, count: $0)) }
         }
         let most = min(bounds.maximumSequences - 1, Limits.sequences)
         for context in contexts {

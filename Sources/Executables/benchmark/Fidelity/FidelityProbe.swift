@@ -58,7 +58,10 @@ struct ScaledModel: PerformanceModel {
 struct FidelityProbe: Sendable {
     /// Times each length is asked; the first warms up.
     private static let repeats = 4
-    private static let newTokens = 17
+    /// Tokens of their answers: as many as take about so long, for the first steps of an answer are
+    /// slower than later ones.
+    private static let stepSeconds = 0.1
+    private static let newTokens = 17...65
     /// Tokens of the answers that run beside, and how many do.
     private static let longAnswer = 400
     /// About as long as one of them would take alone at most.
@@ -73,7 +76,13 @@ struct FidelityProbe: Sendable {
     let pause: Duration
 
     private var lengths: [Int] {
-        [32, 96, 256, 512, 1024].filter { $0 + Self.newTokens <= longest }
+        [32, 96, 256, 512, 1024].filter { $0 + newTokens <= longest }
+    }
+
+    private var newTokens: Int {
+        let step = kept.curves.decodeSeconds(sequences: 1, contextTokens: 32)
+        let fitting = min(Self.stepSeconds / max(step, 1e-6), Double(Self.newTokens.upperBound))
+        return max(Self.newTokens.lowerBound, Int(fitting))
     }
 
     func measure() async throws -> FidelityCosts {
@@ -87,7 +96,7 @@ struct FidelityProbe: Sendable {
             var answers: [OpenLoad.Answer] = []
             for _ in 0..<Self.repeats {
                 try await Task.sleep(for: pause)
-                answers.append(try await ask(tokens, Self.newTokens))
+                answers.append(try await ask(tokens, newTokens))
             }
             answers.removeFirst()
             let ttft = median(answers.map(\.ttft))
@@ -138,7 +147,7 @@ struct FidelityProbe: Sendable {
     /// Some long answers at once.
     private func answers() async throws -> [OpenLoad.Answer] {
         let inTime = Int(Self.answerSeconds / max(alone(32), 1e-6))
-        let tokens = min(Self.longAnswer, longest - 32, max(inTime, Self.newTokens))
+        let tokens = min(Self.longAnswer, longest - 32, max(inTime, Self.newTokens.lowerBound))
         return try await withThrowingTaskGroup(of: OpenLoad.Answer.self) { group in
             for _ in 0..<Self.answersAtOnce { group.addTask { try await ask(32, tokens) } }
             var answers: [OpenLoad.Answer] = []
@@ -165,7 +174,7 @@ struct FidelityProbe: Sendable {
 
     /// Seconds of one sequence's step in the middle of its answer.
     private func alone(_ tokens: Int) -> Double {
-        kept.curves.decodeSeconds(sequences: 1, contextTokens: tokens + Self.newTokens / 2)
+        kept.curves.decodeSeconds(sequences: 1, contextTokens: tokens + newTokens / 2)
     }
 
     /// Seconds in which KV is copied after the first token.
