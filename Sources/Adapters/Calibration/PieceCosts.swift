@@ -1,4 +1,5 @@
 import DeviceProfile
+import InferenceEngine
 
 /// What pieces of a plan take, by those that were measured.
 struct PieceCosts {
@@ -6,12 +7,16 @@ struct PieceCosts {
     ///
     /// The last tokens behind a context are a run by themselves.
     private struct Runs: Hashable {
+        /// Those of ggml for CPUs take so many tokens for many.
+        private static let manyTokens = 64
+
         var context: Int
         var areShort: Bool
 
         init(_ context: Int, tokens: Int) {
             self.context = context
-            areShort = tokens < (context == 0 ? 64 : 80)
+            let last = context == 0 ? 0 : BatchPlanner.Limits.defaultFinalRunTokens
+            areShort = tokens < Self.manyTokens + last
         }
     }
 
