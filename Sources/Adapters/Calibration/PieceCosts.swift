@@ -62,14 +62,14 @@ struct PieceCosts {
     func order(
         _ piece: CalibrationPlan.Piece, _ spent: [CalibrationPlan.Piece.Group: Double]
     ) -> (Double, Double) {
-        let seconds = expected(piece)
-        guard case .prompt(let prompt) = piece else { return (spent[piece.group] ?? 0, seconds) }
-        let isTelling = prompt.start == longest && !Runs(longest, tokens: prompt.count).areShort
-        let worth = prompt.start == 0 || isTelling ? Self.worth : 1
-        return (spent[piece.group] ?? 0, seconds / worth)
+        (spent[piece.group] ?? 0, expected(piece) / worth(piece))
     }
 
-    private static let worth = 3.0
+    private func worth(_ piece: CalibrationPlan.Piece) -> Double {
+        guard case .prompt(let prompt) = piece else { return 1 }
+        let isTelling = prompt.start == longest && !Runs(longest, tokens: prompt.count).areShort
+        return prompt.start == 0 || isTelling ? 3 : 1
+    }
 
     /// A context that is not known makes short runs as slow as the slowest, and long ones take
     /// twice as long as without any.

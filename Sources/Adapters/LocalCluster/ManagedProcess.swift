@@ -99,6 +99,7 @@ package enum LocalClusterError: Error, Sendable, CustomStringConvertible {
         case .noPort(let code): "the system gives no free port (error \(code))"
         }
     }
+
     /// - Parameter status: exit status, or the negative number of a signal.
     package static func ended(_ status: Int32) -> String {
         status < 0 ? "was ended by signal \(-status)" : "ended with status \(status)"

@@ -2,6 +2,7 @@ import ArgumentParser
 import Foundation
 import HTTPClient
 import LocalCluster
+import Roles
 import ServiceRuntime
 import ServiceStart
 import ServingTypes
@@ -13,7 +14,7 @@ struct UpCommand: AsyncParsableCommand {
         abstract: "Start all five services on loopback, ask one question, keep serving.",
         discussion: """
             A service that ends is started again; up ends if that happens more than \
-            \(restartsAtMost) times within a minute.
+            \(supervision.crashes - 1) times within a minute.
             """)
 
     @Option(help: "The GGUF file to serve.")
@@ -49,9 +50,15 @@ struct UpCommand: AsyncParsableCommand {
     @Flag(help: "End after the first answer.")
     var once = false
 
-    /// How often a process may end that is started again.
-    private static let restartsAtMost = 5
-    private static let restartWindow = Duration.seconds(60)
+    /// Five restarts of a process within a minute, each at once.
+    private static let supervision: SupervisionLimits = {
+        var limits = SupervisionLimits()
+        limits.firstPause = .zero
+        limits.maximumProcesses = .max
+        limits.crashes = 6
+        limits.crashWindow = .seconds(60)
+        return limits
+    }()
 
     func validate() throws {
         guard ["never", "once", "always"].contains(calibrate) else {
@@ -120,24 +127,37 @@ struct UpCommand: AsyncParsableCommand {
 
     /// Starts processes again that end; returns only by cancellation, or when one keeps ending.
     private func keepServing(_ cluster: LocalCluster) async throws {
-        var restarts: [String: [ContinuousClock.Instant]] = [:]
+        var machine = SupervisionMachine(
+            names: cluster.all.map(\.name), limits: Self.supervision)
+        _ = machine.begin(now: ProcessClock.now())
         while true {
             try await Task.sleep(for: .milliseconds(500))
+            let now = ProcessClock.now()
             for process in cluster.all where !process.isRunning {
-                let status = process.exitStatus ?? 0
-                let now = ContinuousClock.now
-                var recent = restarts[process.name, default: []]
-                recent.removeAll { $0 < now - Self.restartWindow }
-                guard recent.count < Self.restartsAtMost else {
-                    throw LocalClusterError.keepsEnding(
-                        name: process.name, status: status, restarts: recent.count,
-                        seconds: Int(Self.restartWindow.seconds), log: process.logTail())
-                }
-                restarts[process.name] = recent + [now]
+                guard let index = machine.index(of: process.name) else { continue }
+                let reason = LocalClusterError.ended(process.exitStatus ?? 0)
+                let actions = machine.ended(index, reason: reason, now: now)
+                try await follow(actions + machine.tick(now: now), process, cluster)
+            }
+        }
+    }
+
+    private func follow(
+        _ actions: [SupervisionAction], _ process: ManagedProcess, _ cluster: LocalCluster
+    ) async throws {
+        for action in actions {
+            switch action {
+            case .ended(_, let reason, _):
                 write(
-                    "\(process.name) \(LocalClusterError.ended(status)); it is started again, "
+                    "\(process.name) \(reason); it is started again, "
                         + "its log is \(process.logFile.path)")
-                try await cluster.restart(process)
+            case .start: try await cluster.restart(process)
+            case .gaveUp:
+                throw LocalClusterError.keepsEnding(
+                    name: process.name, status: process.exitStatus ?? 0,
+                    restarts: Self.supervision.crashes - 1,
+                    seconds: Int(Self.supervision.crashWindow.seconds), log: process.logTail())
+            case .stop, .kill, .done: break
             }
         }
     }

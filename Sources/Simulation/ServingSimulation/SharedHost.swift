@@ -4,7 +4,6 @@
 /// take: how it began says little of a prefill iteration of a second beside steps of a tenth.
 final class SharedHost {
     private struct Iteration {
-        let number: Int
         /// Times as long as alone while others compute.
         let factor: Double
         /// Seconds that are left of it if it were alone.
@@ -16,7 +15,6 @@ final class SharedHost {
     private let after: (Double, @escaping () -> Void) -> Void
     private let now: () -> Double
     private var iterations: [Iteration] = []
-    private var begun = 0
     /// Ends that were awaited before the latest change are not.
     private var changes = 0
     private var settled = 0.0
@@ -29,8 +27,7 @@ final class SharedHost {
     /// Begins an iteration that would take so many seconds alone.
     func begin(seconds: Double, factor: Double, end: @escaping () -> Void) {
         settle()
-        begun += 1
-        iterations.append(Iteration(number: begun, factor: factor, left: seconds, end: end))
+        iterations.append(Iteration(factor: factor, left: seconds, end: end))
         awaitNext()
     }
 
@@ -50,13 +47,12 @@ final class SharedHost {
     private func awaitNext() {
         changes += 1
         let change = changes
-        let times = iterations.map { ($0.number, $0.left * slowness($0)) }
-        guard let next = times.min(by: { $0.1 < $1.1 }) else { return }
-        after(max(0, next.1)) { [self] in
+        let times = iterations.map { $0.left * slowness($0) }
+        guard let next = times.indices.min(by: { times[$0] < times[$1] }) else { return }
+        after(max(0, times[next])) { [self] in
             guard change == changes else { return }
             settle()
-            guard let index = iterations.firstIndex(where: { $0.number == next.0 }) else { return }
-            let ended = iterations.remove(at: index)
+            let ended = iterations.remove(at: next)
             awaitNext()
             ended.end()
         }
